@@ -1,0 +1,134 @@
+"""What the network refuses, in one clear sentence each: names, then libraries, dtypes and shapes, then values."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+Array = Any
+
+
+def check_names(what: str, given: Mapping[str, Any], expected: Iterable[str]) -> None:
+    """Raise ValueError unless `given` is a dict that has the `expected` names and no others."""
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a dict of arrays by name; got {type(given).__name__}.")
+    expected = tuple(expected)
+    missing = [name for name in expected if name not in given]
+    unknown = [str(name) for name in given if name not in expected]
+    if missing or unknown:
+        found = [f"missing {', '.join(missing)}"] * bool(missing)
+        found += [f"unknown {', '.join(unknown)}"] * bool(unknown)
+        raise ValueError(
+            f"{what} must have exactly the names {', '.join(expected)}; {' and '.join(found)}."
+        )
+
+
+def common_arrays(given: Mapping[str, Any]) -> dict[str, Array]:
+    """The same values as arrays of one library, dtype and device; Python floats are taken along.
+
+    Raises TypeError for several libraries, integers or several dtypes, and ValueError for several
+    devices or for shapes that do not broadcast.
+    """
+    arrays = {name: value for name, value in given.items() if not isinstance(value, float)}
+    xp = _one_library(arrays)
+    first = next(iter(arrays))
+    for name, value in arrays.items():
+        if not xp.isdtype(value.dtype, "real floating"):
+            raise TypeError(
+                f"{name} has dtype {value.dtype}; real floating numbers are needed: convert it, "
+                f"for example to {xp.float64}."
+            )
+        if value.dtype != arrays[first].dtype:
+            raise TypeError(
+                f"All arrays must have one dtype; {first} is {arrays[first].dtype} and {name} is "
+                f"{value.dtype}: convert one of them."
+            )
+        if device(value) != device(arrays[first]):
+            raise ValueError(
+                f"All arrays must be on one device; {first} is on {device(arrays[first])} and "
+                f"{name} is on {device(value)}: move one of them."
+            )
+    _check_broadcast(arrays)
+    like = arrays[first]
+    return {
+        name: xp.asarray(value, dtype=like.dtype, device=device(like))
+        if isinstance(value, float)
+        else value
+        for name, value in given.items()
+    }
+
+
+def check_forward_values(given: Mapping[str, Array], values: Mapping[str, Array]) -> None:
+    """Raise ValueError for t <= 0, a number that is not finite, and a loss that overflows.
+
+    Whatever is wrong reaches z3, z4, z5 or the loss, so only these are looked at while all is well.
+    """
+    if _all_finite(values[name] for name in ("z3", "z4", "z5", "loss")):
+        return
+    for name, value in given.items():
+        _raise_where(name, value, ~_isfinite(value), "is not finite: every number given must be")
+    _raise_where("t", given["t"], given["t"] <= 0, "is not positive: the loss has ln(t/x6), so t > 0")
+    for name, value in values.items():
+        wrong = ~_isfinite(value) | (value == 0 if name == "x6" else False)
+        hint = "; keep z6 away from 0" if name in ("x6", "loss") else ""
+        _raise_where(name, value, wrong, f"is out of range for {value.dtype}{hint}, or use a wider dtype")
+
+
+def check_backward_values(gradients: Mapping[str, Array]) -> None:
+    """Raise ValueError for a gradient that overflows its dtype, naming the first."""
+    if _all_finite(gradients.values()):
+        return
+    for name, value in gradients.items():
+        hint = f"is out of range for {value.dtype}; keep z6 away from 0, or use a wider dtype"
+        _raise_where(f"dL/d{name}", value, ~_isfinite(value), hint)
+
+
+def numpy_warnings_off(check_values: bool) -> contextlib.AbstractContextManager[Any]:
+    """NumPy's warnings for overflow and the like are off where we raise a full sentence instead."""
+    return np.errstate(all="ignore") if check_values else contextlib.nullcontext()
+
+
+def _one_library(arrays: Mapping[str, Any]) -> Any:
+    if not arrays:
+        raise TypeError("At least one value must be an array; got only Python floats: use numpy.asarray.")
+    for name, value in arrays.items():
+        try:
+            array_namespace(value)
+        except TypeError:
+            raise TypeError(
+                f"{name} must be a floating array or a Python float; got {type(value).__name__}."
+            ) from None
+    try:
+        return array_namespace(*arrays.values())
+    except TypeError:
+        kinds = sorted({type(value).__module__.split(".")[0] for value in arrays.values()})
+        raise TypeError(
+            f"All arrays must come from one library; got {' and '.join(kinds)}: convert one of them, "
+            "for example with torch.as_tensor."
+        ) from None
+
+
+def _check_broadcast(arrays: Mapping[str, Array]) -> None:
+    try:
+        np.broadcast_shapes(*(tuple(value.shape) for value in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in arrays.items() if v.ndim)
+        raise ValueError(f"The shapes do not broadcast together: {shapes}.") from None
+
+
+def _isfinite(value: Array) -> Array:
+    return array_namespace(value).isfinite(value)
+
+
+def _all_finite(values: Iterable[Array]) -> bool:
+    return all(bool(array_namespace(value).all(_isfinite(value))) for value in values)
+
+
+def _raise_where(name: str, value: Array, wrong: Array, problem: str) -> None:
+    xp = array_namespace(value)
+    if bool(xp.any(wrong)):
+        case = tuple(int(index[0]) for index in xp.nonzero(wrong)) if value.ndim else ()
+        where = f" in case {case[0] if len(case) == 1 else case}" if case else ""
+        raise ValueError(f"{name} = {float(value[case])}{where} {problem}.")
