@@ -1,0 +1,148 @@
+"""The assignment's twin: `manual_bp` and `AssignmentNet` meet here and nowhere else."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import manual_bp
+from torch_ref.compare.twin import Draw, Twin, Values
+from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
+
+STRATA = ("ordinary", "z6 near 0", "t near z6^2", "saturated", "tiny", "huge")
+
+
+def assignment_twin() -> Twin:
+    """The hand-written backward pass of `manual_bp` beside autograd through `AssignmentNet`.
+
+    Every case has its own random parameters; the strata are the names in STRATA, by turns.
+    """
+    named = _Named()
+
+    def reference(values: Values) -> Values:
+        parameters = {f"net.{name}": values[name] for name in manual_bp.PARAMETERS}
+        inputs = (values["x1"], values["x2"], values["t"])
+        result: Values = functional_call(named, parameters, inputs)
+        return result
+
+    return Twin("assignment", assignment_inputs, reference, _manual, STRATA)
+
+
+class _Named(nn.Module):
+    """The network and its loss, giving every named value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = AssignmentNet(dtype=torch.float64)
+        self.loss = ItakuraSaitoLoss(reduction="none")
+
+    def forward(self, x1: Tensor, x2: Tensor, t: Tensor) -> Values:
+        values = self.net.intermediates(torch.stack((x1, x2), dim=-1))
+        return {**values, "loss": self.loss(values["x6"], t)}
+
+
+def _manual(values: Values) -> Values:
+    parameters = {name: values[name] for name in manual_bp.PARAMETERS}
+    inputs = {name: values[name] for name in manual_bp.INPUTS}
+    forward = manual_bp.forward(parameters, inputs, check_values=False)
+    return manual_bp.backward(parameters, forward, check_values=False)
+
+
+def assignment_inputs(draw: Draw) -> Values:
+    """Inputs and parameters of `draw.cases` cases, each tensor of shape (cases,), for one stratum.
+
+    ordinary: weights of size 1/2 to 2 and either sign, z6 and t/x6 away from 0 and from 1;
+    z6 near 0: b6 set so that z6 is 10^-1 to 10^-8 of its terms;
+    t near z6^2: t within 10^-1 to 10^-15, relatively, of x6;
+    saturated: z3, z4, z5 of size up to 700;
+    tiny, huge: z6 from 1 down or up to the dtype's range to the power 1/10, t likewise squared.
+    """
+    make = {
+        "ordinary": _ordinary,
+        "z6 near 0": _small_z6,
+        "t near z6^2": _t_near_x6,
+        "saturated": _saturated,
+        "tiny": _tiny,
+        "huge": _huge,
+    }
+    return {name: draw.cast(value.numpy()) for name, value in make[draw.stratum](draw).items()}
+
+
+def _signed(draw: Draw, low: float = 0.5, high: float = 2.0) -> Tensor:
+    """Numbers of either sign whose size is log-uniform between low and high, float64 on the CPU."""
+    sign = 2 * draw.generator.integers(0, 2, draw.cases) - 1
+    size = draw.generator.uniform(math.log(low), math.log(high), draw.cases)
+    return torch.as_tensor(sign) * torch.as_tensor(size).exp()
+
+
+def _log_uniform(draw: Draw, low: float, high: float) -> Tensor:
+    return 10 ** torch.as_tensor(draw.generator.uniform(low, high, draw.cases))
+
+
+def _without_z6(draw: Draw) -> Values:
+    """Random x1, x2 and parameters; b6 and t wait until z6 is chosen."""
+    names = ("x1", "x2", *(name for name in manual_bp.PARAMETERS if name != "b6"))
+    return {name: _signed(draw) for name in names}
+
+
+def _with_z6(values: Values, z6: Tensor, ratio: Tensor) -> Values:
+    """b6 and t added so that z6 and t/x6 come out as wanted, up to rounding."""
+    zero = torch.zeros_like(z6)
+    known = manual_bp.forward(
+        {**{n: values[n] for n in manual_bp.PARAMETERS if n != "b6"}, "b6": zero},
+        {"x1": values["x1"], "x2": values["x2"], "t": zero + 1},
+        check_values=False,
+    )
+    return {**values, "b6": z6 - known["z6"], "t": ratio * z6 * z6}
+
+
+def _far_from_one(draw: Draw) -> Tensor:
+    """Ratios t/x6 in [1/8, 1/1.25] and [1.25, 8]."""
+    size = torch.as_tensor(draw.generator.uniform(math.log(1.25), math.log(8), draw.cases))
+    return (size * (2 * torch.as_tensor(draw.generator.integers(0, 2, draw.cases)) - 1)).exp()
+
+
+def _ordinary(draw: Draw) -> Values:
+    return _with_z6(_without_z6(draw), _signed(draw), _far_from_one(draw))
+
+
+def _small_z6(draw: Draw) -> Values:
+    z6 = _signed(draw) * _log_uniform(draw, -8, -1)
+    values = _with_z6(_without_z6(draw), z6, _far_from_one(draw))
+    return {**values, "t": _log_uniform(draw, -1, 1)}
+
+
+def _t_near_x6(draw: Draw) -> Values:
+    values = _with_z6(_without_z6(draw), _signed(draw), _far_from_one(draw))
+    x6 = values["t"] / _far_from_one(draw)  # any size; replaced below by z6^2 with a deviation
+    deviation = _signed(draw) * _log_uniform(draw, -15, -1)
+    z6 = x6.sqrt()
+    return _with_z6(values, z6, 1 + deviation.clamp(-0.5, 1.0))
+
+
+def _saturated(draw: Draw) -> Values:
+    values = _without_z6(draw)
+    for bias in ("b3", "b4", "b5"):
+        values[bias] = _signed(draw, 1, 700)
+    return _with_z6(values, _signed(draw), _far_from_one(draw))
+
+
+def _tiny(draw: Draw) -> Values:
+    scale = _scale(draw, -1)
+    values = {name: value * scale for name, value in _without_z6(draw).items()}
+    return _with_z6(values, _signed(draw) * scale, _far_from_one(draw))
+
+
+def _huge(draw: Draw) -> Values:
+    values = _without_z6(draw)
+    scale = _scale(draw, 1)
+    for name in ("w36", "w46", "w56"):
+        values[name] = values[name] * scale
+    return _with_z6(values, _signed(draw) * scale, _far_from_one(draw))
+
+
+def _scale(draw: Draw, sign: int) -> Tensor:
+    """Powers of ten from 1 to the tenth part of the dtype's exponents, the same draws for all."""
+    decades = math.log10(torch.finfo(draw.dtype).max) / 10
+    return 10 ** (sign * decades * torch.as_tensor(draw.generator.uniform(0, 1, draw.cases)))

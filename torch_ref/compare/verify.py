@@ -1,0 +1,161 @@
+"""verify: draw, run both sides, bound both, judge; shard after shard, in constant memory."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from torch_ref.compare.contract import check_answer, run_manual
+from torch_ref.compare.reference import record, reference_gradients, same_answers
+from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.twin import SHARD, Twin, Values, draw_shard
+from torch_ref.compare.verdict import Report, Side, Tally, judge
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_DIGITS = {name: -torch.tensor(torch.finfo(dtype).eps / 2).log10().item() for name, dtype in DTYPES.items()}
+
+
+def verify(
+    twin: Twin,
+    *,
+    cases: int = 100_000,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Judge the twin's manual backward pass against its reference on random cases.
+
+    The manual side runs in `dtype` (float64, float32, bfloat16 or float16) on `device`; the
+    reference runs in float64 on the same numbers. `progress` is called with the number of cases
+    done after each shard. Raises ValueError for bad arguments.
+    """
+    if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1:
+        raise ValueError(f"cases must be a positive whole number; got {cases!r}.")
+    if dtype not in DTYPES.values():
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype}.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1; got {seed}.")
+    judge_ = _Judge(twin, dtype, torch.device(device), seed)
+    for shard in range(-(-cases // SHARD)):
+        count = min(SHARD, cases - shard * SHARD)
+        judge_.shard(shard, count)
+        if progress:
+            progress(shard * SHARD + count)
+    return Report(
+        twin=twin.name,
+        cases=cases,
+        dtype=str(dtype).removeprefix("torch."),
+        device=str(judge_.device),
+        seed=seed,
+        rows=tuple(tally.row() for tally in judge_.tallies.values()),
+        failures=tuple(judge_.failures),
+        notes=tuple(judge_.notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Graphs:
+    """Both sides recorded for one shape of inputs; the manual one is None if it cannot be."""
+
+    reference: GraphModule
+    manual: GraphModule | None
+
+
+class _Judge:
+    def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
+        self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
+        self.graphs: dict[tuple[int, tuple[str, ...]], _Graphs] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.failures: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+
+    def shard(self, shard: int, count: int) -> None:
+        drawn = draw_shard(self.twin, self.seed, shard, self.dtype, self.device)
+        inputs = {name: value[:count] for name, value in drawn.items()}
+        wide = {name: _widen(value) for name, value in inputs.items()}
+        answer, breaches = run_manual(self.twin, inputs)
+        known = reference_gradients(self.twin.reference, wide)
+        problems = check_answer(answer, known, inputs)
+        self.failures |= dict.fromkeys([*breaches, *problems.values()])
+        names = tuple(name for name in answer if name not in problems)
+        if not names:
+            return
+        graphs = self.recorded(wide, names, known)
+        wide_arithmetic = Arithmetic.of(torch.float64)
+        narrow_arithmetic = Arithmetic.of(self.dtype)
+        reference = walk(graphs.reference, wide, wide_arithmetic)
+        reference_narrow = (
+            reference
+            if self.dtype == torch.float64
+            else walk(graphs.reference, wide, narrow_arithmetic)
+        )
+        manual = walk(graphs.manual, wide, narrow_arithmetic) if graphs.manual else None
+        self.note_unbounded("reference", reference)
+        most = _DIGITS[str(self.dtype).removeprefix("torch.")]
+        for name in names:
+            given = answer[name].double()
+            if manual is not None and name in manual.values:
+                self.note_unbounded("manual", manual)
+                manual_side = Side(manual.values[name], manual.bounds[name])
+            else:
+                manual_side = Side(given, reference_narrow.bounds[name])
+            reference_side = Side(reference.values[name], reference.bounds[name])
+            shown = Side(reference_narrow.values[name], reference_narrow.bounds[name])
+            tally = judge(
+                name, given, manual_side, reference_side,
+                first_case=f"{self.seed}:{shard * SHARD}",
+                digits_reference=shown.digits(most), most_digits=most,
+            )  # fmt: skip
+            before = self.tallies.get(name)
+            self.tallies[name] = before + tally if before else tally
+
+    def recorded(self, wide: Values, names: tuple[str, ...], known: Values) -> _Graphs:
+        """Both graphs, recorded on other numbers, so that one that depends on its data shows."""
+        count = len(next(iter(wide.values())))
+        if (count, names) not in self.graphs:
+            example = {name: value.flip(0) for name, value in wide.items()}
+            reference = record(
+                lambda values: reference_gradients(self.twin.reference, values, names), example
+            )
+            wanted = {name: known[name] for name in names}
+            if not same_answers(reference(wide), wanted):
+                raise ValueError(
+                    f"The reference of {self.twin.name} takes other operations for other numbers: "
+                    "it cannot be recorded as one graph. Use torch.where instead of if."
+                )
+            self.graphs[count, names] = _Graphs(reference, self.recorded_manual(example, wide))
+        return self.graphs[count, names]
+
+    def recorded_manual(self, example: Values, wide: Values) -> GraphModule | None:
+        """The manual side's graph in float64, or None where what was recorded is not what it does."""
+        try:
+            graph = record(self.twin.manual, example)
+            faithful = same_answers(graph(wide), self.twin.manual(dict(wide)))
+        except Exception as error:  # anything at all can come out of a stranger's code
+            return self.untraceable(f"{type(error).__name__}")
+        return graph if faithful else self.untraceable("other operations for other numbers")
+
+    def untraceable(self, why: str) -> None:
+        self.notes[
+            f"The manual side could not be recorded ({why}): it is granted the rounding bound of "
+            "the reference in its own dtype."
+        ] = None
+
+    def note_unbounded(self, side: str, walked: Walked) -> None:
+        for operation in sorted(walked.unbounded):
+            self.notes[
+                f"The {side} side uses {operation}, which has no rounding rule: what depends on it "
+                "is undecided."
+            ] = None
+
+
+def _widen(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
