@@ -1,4 +1,4 @@
-"""What the network refuses, in one clear sentence each: names, then libraries, dtypes and shapes, then values."""
+"""What the network refuses, one clear sentence each: names, then dtypes and shapes, then values."""
 
 import contextlib
 from collections.abc import Iterable, Mapping
@@ -69,11 +69,13 @@ def check_forward_values(given: Mapping[str, Array], values: Mapping[str, Array]
         return
     for name, value in given.items():
         _raise_where(name, value, ~_isfinite(value), "is not finite: every number given must be")
-    _raise_where("t", given["t"], given["t"] <= 0, "is not positive: the loss has ln(t/x6), so t > 0")
+    _raise_where("t", given["t"], given["t"] <= 0, "is not positive: the loss has ln(t/x6)")
     for name, value in values.items():
         wrong = ~_isfinite(value) | (value == 0 if name == "x6" else False)
         hint = "; keep z6 away from 0" if name in ("x6", "loss") else ""
-        _raise_where(name, value, wrong, f"is out of range for {value.dtype}{hint}, or use a wider dtype")
+        _raise_where(
+            name, value, wrong, f"is out of range for {value.dtype}{hint}, or use a wider dtype"
+        )
 
 
 def check_backward_values(gradients: Mapping[str, Array]) -> None:
@@ -92,7 +94,9 @@ def numpy_warnings_off(check_values: bool) -> contextlib.AbstractContextManager[
 
 def _one_library(arrays: Mapping[str, Any]) -> Any:
     if not arrays:
-        raise TypeError("At least one value must be an array; got only Python floats: use numpy.asarray.")
+        raise TypeError(
+            "At least one value must be an array; got only Python floats: use numpy.asarray."
+        )
     for name, value in arrays.items():
         try:
             array_namespace(value)
@@ -105,7 +109,7 @@ def _one_library(arrays: Mapping[str, Any]) -> Any:
     except TypeError:
         kinds = sorted({type(value).__module__.split(".")[0] for value in arrays.values()})
         raise TypeError(
-            f"All arrays must come from one library; got {' and '.join(kinds)}: convert one of them, "
+            f"All arrays must come from one library; got {' and '.join(kinds)}: convert one, "
             "for example with torch.as_tensor."
         ) from None
 

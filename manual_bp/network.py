@@ -51,7 +51,9 @@ def init_parameters(seed: int = 0, dtype: Any = np.float64) -> dict[str, np.ndar
     Raises TypeError for a dtype that is not real floating.
     """
     if not np.issubdtype(np.dtype(dtype), np.floating):
-        raise TypeError(f"dtype must be a NumPy floating dtype, such as numpy.float64; got {dtype!r}.")
+        raise TypeError(
+            f"dtype must be a NumPy floating dtype, such as numpy.float64; got {dtype!r}."
+        )
     generator = np.random.default_rng(seed)
     parameters = {name: generator.standard_normal() for name in PARAMETERS}
     parameters |= {name: generator.uniform(0.1, 1.0) for name in ("w36", "w46", "w56")}
@@ -157,14 +159,16 @@ def _backward(
 def gradients(
     parameters: Mapping[str, Array], inputs: Mapping[str, Array], *, check_values: bool = True
 ) -> tuple[Array, dict[str, Array]]:
-    """The batch's mean loss, shape (), and its gradient for PARAMETERS, each in its parameter's shape.
+    """The batch's mean loss, shape (), and its gradient for PARAMETERS, each in that one's shape.
 
     Raises as `forward` and `backward` do, and ValueError for an empty batch.
     """
     values = forward(parameters, inputs, check_values=check_values)
     batch = values["loss"].shape
     if 0 in batch:
-        raise ValueError(f"The batch is empty (shape {tuple(batch)}): a mean needs at least one sample.")
+        raise ValueError(
+            f"The batch is empty (shape {tuple(batch)}): a mean needs at least one sample."
+        )
     per_sample = backward(parameters, values, check_values=check_values)
     xp = array_namespace(values["loss"])
     return xp.mean(values["loss"]), {

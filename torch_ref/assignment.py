@@ -42,11 +42,18 @@ class _Named(nn.Module):
         return {**values, "loss": self.loss(values["x6"], t)}
 
 
-def _manual(values: Values) -> Values:
-    parameters = {name: values[name] for name in manual_bp.PARAMETERS}
+def manual_values(values: Values) -> Values:
+    """Every value of the hand-written forward pass on a case's inputs and parameters."""
     inputs = {name: values[name] for name in manual_bp.INPUTS}
-    forward = manual_bp.forward(parameters, inputs, check_values=False)
-    return manual_bp.backward(parameters, forward, check_values=False)
+    return manual_bp.forward(_parameters(values), inputs, check_values=False)
+
+
+def _manual(values: Values) -> Values:
+    return manual_bp.backward(_parameters(values), manual_values(values), check_values=False)
+
+
+def _parameters(values: Values) -> Values:
+    return {name: values[name] for name in manual_bp.PARAMETERS}
 
 
 def assignment_inputs(draw: Draw) -> Values:
@@ -114,11 +121,8 @@ def _small_z6(draw: Draw) -> Values:
 
 
 def _t_near_x6(draw: Draw) -> Values:
-    values = _with_z6(_without_z6(draw), _signed(draw), _far_from_one(draw))
-    x6 = values["t"] / _far_from_one(draw)  # any size; replaced below by z6^2 with a deviation
     deviation = _signed(draw) * _log_uniform(draw, -15, -1)
-    z6 = x6.sqrt()
-    return _with_z6(values, z6, 1 + deviation.clamp(-0.5, 1.0))
+    return _with_z6(_without_z6(draw), _signed(draw), 1 + deviation)
 
 
 def _saturated(draw: Draw) -> Values:

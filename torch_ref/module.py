@@ -31,9 +31,9 @@ class AssignmentNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew: standard normal, but w36, w46, w56 in [0.1, 1) and b6 in [0.5, 1).
+        """Draw the parameters anew; z6 then starts above 1/2: at 0 the loss is infinite.
 
-        z6 then starts above 1/2; at 0 the loss is infinite.
+        w36, w46 and w56 are uniform in [0.1, 1), b6 in [0.5, 1), the others standard normal.
         """
         with torch.no_grad():
             for parameter in self.parameters():
@@ -66,7 +66,7 @@ class AssignmentNet(nn.Module):
 
 
 class ItakuraSaitoLoss(nn.Module):
-    """Itakura-Saito divergence t/x - ln(t/x) - 1 (QLIKE in volatility forecasting), x > 0 and t > 0.
+    """Itakura-Saito divergence t/x - ln(t/x) - 1, x > 0 and t > 0; QLIKE in volatility forecasts.
 
     `reduction`: "mean" (default), "sum" or "none", as in torch's own losses.
     Fevotte, Bertin, Durrieu, Neural Computation 21(3), 2009.

@@ -48,7 +48,9 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
     for name, value in answer.items():
         if name not in reference:
             known = ", ".join(reference)
-            problems[name] = f"manual gives dL/d{name}, which the reference does not know ({known})."
+            problems[name] = (
+                f"manual gives dL/d{name}, which the reference does not know ({known})."
+            )
         elif value.shape != reference[name].shape:
             problems[name] = (
                 f"dL/d{name} has shape {tuple(value.shape)}; {tuple(reference[name].shape)} is "

@@ -48,9 +48,7 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
 
 def same_answers(left: Values, right: Values) -> bool:
     """Whether two sets of gradients are equal number for number, NaN equal to NaN."""
-    return left.keys() == right.keys() and all(
-        _identical(left[name], right[name]) for name in left
-    )
+    return left.keys() == right.keys() and all(_identical(left[name], right[name]) for name in left)
 
 
 def _identical(left: Tensor, right: Tensor) -> bool:

@@ -17,14 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from torch_ref.compare.twin import Values
-
-aten = torch.ops.aten
 
 COPIES = {"clone", "detach", "alias", "_to_copy", "lift_fresh_copy"}
 CONSTANTS = {"ones_like", "zeros_like", "full_like", "full", "ones", "zeros", "scalar_tensor",
@@ -90,7 +89,8 @@ class _Walker:
                 value[node] = getattr(self.graph, str(node.target))
                 bound[node] = _constant_bound(value[node], self.arithmetic.dtype)
             elif node.op == "output":
-                names = pytree.tree_unflatten(list(node.args[0]), self.graph._out_spec)
+                out_spec: Any = self.graph._out_spec
+                names = pytree.tree_unflatten(list(node.args[0]), out_spec)
                 return (
                     {name: value[out] for name, out in names.items()},
                     {name: bound[out] for name, out in names.items()},
@@ -109,7 +109,7 @@ class _Walker:
             is_leaf=lambda leaf: leaf is None or not isinstance(leaf, (list, tuple, dict)),
         )
         with torch.no_grad():
-            result = node.target(*args, **kwargs)  # type: ignore[operator]
+            result = _call(node, args, kwargs)
         if not _any_bound(errors) and not _rounds(node):
             return result, None
         return result, self.rule(node)(node, args, kwargs, errors, result)
@@ -130,7 +130,7 @@ class _Walker:
             return lambda node, args, kwargs, errors, result: errors[0]
         if name in ("sum", "mean"):
             return self.reduction
-        if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.pointwise in node.target.tags:
+        if torch.Tag.pointwise in getattr(node.target, "tags", ()):
             return self.pointwise
         return self.unknown
 
@@ -180,12 +180,13 @@ class _Walker:
         )  # fmt: skip
         filled = _fill(args, pairs)
         with torch.no_grad():
-            return node.target(*filled, **kwargs)  # type: ignore[operator]
+            return _call(node, filled, kwargs)
 
     def comparison(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Tensor:
         """Where rounding could turn the answer round (a mask instead of a bound)."""
         margin: Any = sum(error for error in errors if error is not None)
-        return ((args[0] - args[1]).abs() <= margin) & (margin > 0)
+        uncertain: Tensor = ((args[0] - args[1]).abs() <= margin) & (margin > 0)
+        return uncertain
 
     def logical(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Tensor:
         uncertain = torch.zeros_like(result)
@@ -194,7 +195,7 @@ class _Walker:
         return uncertain
 
     def where(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Tensor:
-        """The chosen branch's bound; both branches and their difference where the choice is open."""
+        """The chosen branch's bound; both, and their difference, where the choice is open."""
         chosen, left, right = args
         zero = torch.zeros((), dtype=torch.float64, device=result.device)
         on_left, on_right = (zero if error is None else error for error in errors[1:])
@@ -207,19 +208,24 @@ class _Walker:
     def reduction(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Tensor:
         """sum and mean of n terms: lambda sqrt(n) u on the absolute values, lambda = 3.
 
-        Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019: probabilistic, for n large; n u if smaller.
+        Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019; n u, which always holds, if smaller.
         """
         terms = max(args[0].numel() // max(result.numel(), 1), 1)
         growth = min(3 * terms**0.5, terms) * self.arithmetic.unit_roundoff
-        sizes = node.target(args[0].abs(), *args[1:], **kwargs)  # type: ignore[operator]
+        sizes = _call(node, (args[0].abs(), *args[1:]), kwargs)
         bound = growth * sizes
         if errors[0] is not None:
-            bound = bound + node.target(errors[0], *args[1:], **kwargs)  # type: ignore[operator]
+            bound = bound + _call(node, (errors[0], *args[1:]), kwargs)
         return self.in_range(bound, result)
 
     def unknown(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Any) -> Any:
         self.unbounded.add(str(node.target))
         return pytree.tree_map_only(Tensor, lambda r: torch.full_like(r, torch.inf), result)
+
+
+def _call(node: Node, args: Any, kwargs: Any) -> Any:
+    target: Any = node.target
+    return target(*args, **kwargs)
 
 
 def _name(node: Node) -> str:
@@ -241,12 +247,12 @@ def _any_bound(errors: Any) -> bool:
 
 def _partials(node: Node, args: Any, kwargs: Any, carried: list[int]) -> tuple[Tensor, ...]:
     """|df/d(arg)| elementwise, for the arguments that carry an error, by autograd."""
-    shape = torch.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
+    shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
     leaves = list(args)
     for i in carried:
         leaves[i] = args[i].detach().expand(shape).requires_grad_()
     with torch.enable_grad():
-        out = node.target(*leaves, **kwargs)  # type: ignore[operator]
+        out = _call(node, leaves, kwargs)
     return torch.autograd.grad(out, [leaves[i] for i in carried], torch.ones_like(out))
 
 

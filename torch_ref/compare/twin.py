@@ -53,7 +53,7 @@ class Draw:
 class Twin:
     """A backward pass written by hand beside a reference that autograd differentiates.
 
-    inputs(draw): `draw.cases` independent cases, the case being the first dimension of every tensor.
+    inputs(draw): `draw.cases` independent cases, the first dimension of every tensor.
     reference(values): plain differentiable torch on those inputs; returns named intermediates and
         "loss", one number a case, shape (cases,).
     manual(values): hand-written dL/d(name) of every case, names being inputs or intermediates, in
@@ -71,7 +71,7 @@ class Twin:
 def draw_shard(
     twin: Twin, seed: int, shard: int, dtype: torch.dtype, device: torch.device
 ) -> Values:
-    """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; case i is of stratum i % len."""
+    """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""
     generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, shard]))
     strata = len(twin.strata)
     each = -(-SHARD // strata)

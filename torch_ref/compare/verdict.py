@@ -24,8 +24,8 @@ class Row:
 
     worst_ratio: the largest |manual - reference| / tolerance over decided elements (inf where the
         manual side is not a number), None where nothing was decided; above 1 is wrong.
-    worst_case: "SEED:INDEX" of that element, for `gradtwin replay`; manual, reference and tolerance
-        are its numbers.
+    worst_case: "SEED:INDEX" of that element (the first one where nothing was decided), for
+        `gradtwin replay`; manual, reference and tolerance are its numbers.
     digits_manual, digits_reference: decimal digits that each side's rounding bound leaves in the
         dtype under test, averaged over all elements.
     undecided, wrong: shares of all elements, 0 to 1.
@@ -114,7 +114,7 @@ class Tally:
     elements: int = 0
     decided: int = 0
     wrong: int = 0
-    worst_ratio: float = -1.0
+    worst_ratio: float = -2.0  # of no element; -1 stands for an undecided one
     worst: dict[str, Any] = field(default_factory=dict)
     digits_manual: float = 0.0
     digits_reference: float = 0.0
@@ -208,9 +208,7 @@ def judge(
             "manual": float(manual.reshape(-1)[at]),
             "reference": float(reference.reshape(-1)[at]),
             "tolerance": float(tolerance.reshape(-1)[at]),
-        }
-        if worst >= 0
-        else {},
+        },
         digits_manual=manual_side.digits(most_digits),
         digits_reference=digits_reference,
     )

@@ -1,10 +1,10 @@
 """verify: draw, run both sides, bound both, judge; shard after shard, in constant memory."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from torch_ref.compare.contract import check_answer, run_manual
@@ -19,7 +19,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_DIGITS = {name: -torch.tensor(torch.finfo(dtype).eps / 2).log10().item() for name, dtype in DTYPES.items()}
 
 
 def verify(
@@ -43,22 +42,21 @@ def verify(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype}.")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1; got {seed}.")
-    judge_ = _Judge(twin, dtype, torch.device(device), seed)
+    judging = _Judge(twin, dtype, torch.device(device), seed)
     for shard in range(-(-cases // SHARD)):
         count = min(SHARD, cases - shard * SHARD)
-        judge_.shard(shard, count)
+        judging.shard(shard, count)
         if progress:
             progress(shard * SHARD + count)
-    return Report(
-        twin=twin.name,
-        cases=cases,
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(judge_.device),
-        seed=seed,
-        rows=tuple(tally.row() for tally in judge_.tallies.values()),
-        failures=tuple(judge_.failures),
-        notes=tuple(judge_.notes),
-    )
+    return judging.report(cases)
+
+
+def verify_inputs(twin: Twin, inputs: Values, *, seed: int = 0, index: int = 0) -> Report:
+    """Judge the twin on these inputs, which are cases `index` and following of `seed`."""
+    like = next(value for value in inputs.values() if value.is_floating_point())
+    judging = _Judge(twin, like.dtype, like.device, seed)
+    judging.judge(inputs, index)
+    return judging.report(len(like))
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,9 @@ class _Judge:
 
     def shard(self, shard: int, count: int) -> None:
         drawn = draw_shard(self.twin, self.seed, shard, self.dtype, self.device)
-        inputs = {name: value[:count] for name, value in drawn.items()}
+        self.judge({name: value[:count] for name, value in drawn.items()}, shard * SHARD)
+
+    def judge(self, inputs: Values, first: int) -> None:
         wide = {name: _widen(value) for name, value in inputs.items()}
         answer, breaches = run_manual(self.twin, inputs)
         known = reference_gradients(self.twin.reference, wide)
@@ -99,7 +99,7 @@ class _Judge:
         )
         manual = walk(graphs.manual, wide, narrow_arithmetic) if graphs.manual else None
         self.note_unbounded("reference", reference)
-        most = _DIGITS[str(self.dtype).removeprefix("torch.")]
+        most = -math.log10(narrow_arithmetic.unit_roundoff)
         for name in names:
             given = answer[name].double()
             if manual is not None and name in manual.values:
@@ -111,11 +111,23 @@ class _Judge:
             shown = Side(reference_narrow.values[name], reference_narrow.bounds[name])
             tally = judge(
                 name, given, manual_side, reference_side,
-                first_case=f"{self.seed}:{shard * SHARD}",
+                first_case=f"{self.seed}:{first}",
                 digits_reference=shown.digits(most), most_digits=most,
             )  # fmt: skip
             before = self.tallies.get(name)
             self.tallies[name] = before + tally if before else tally
+
+    def report(self, cases: int) -> Report:
+        return Report(
+            twin=self.twin.name,
+            cases=cases,
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=str(self.device),
+            seed=self.seed,
+            rows=tuple(tally.row() for tally in self.tallies.values()),
+            failures=tuple(self.failures),
+            notes=tuple(self.notes),
+        )
 
     def recorded(self, wide: Values, names: tuple[str, ...], known: Values) -> _Graphs:
         """Both graphs, recorded on other numbers, so that one that depends on its data shows."""
@@ -135,15 +147,19 @@ class _Judge:
         return self.graphs[count, names]
 
     def recorded_manual(self, example: Values, wide: Values) -> GraphModule | None:
-        """The manual side's graph in float64, or None where what was recorded is not what it does."""
+        """The manual side's graph in float64, or None where that is not all it does."""
         try:
             graph = record(self.twin.manual, example)
             faithful = same_answers(graph(wide), self.twin.manual(dict(wide)))
         except Exception as error:  # anything at all can come out of a stranger's code
-            return self.untraceable(f"{type(error).__name__}")
-        return graph if faithful else self.untraceable("other operations for other numbers")
+            self.note_untraceable(type(error).__name__)
+            return None
+        if faithful:
+            return graph
+        self.note_untraceable("other operations for other numbers")
+        return None
 
-    def untraceable(self, why: str) -> None:
+    def note_untraceable(self, why: str) -> None:
         self.notes[
             f"The manual side could not be recorded ({why}): it is granted the rounding bound of "
             "the reference in its own dtype."
@@ -157,5 +173,5 @@ class _Judge:
             ] = None
 
 
-def _widen(value: Tensor) -> Tensor:
+def _widen(value: torch.Tensor) -> torch.Tensor:
     return value.double() if value.is_floating_point() else value

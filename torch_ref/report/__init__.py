@@ -1,0 +1,6 @@
+"""How a report is shown (terminal) and stored (JSON); both only read it."""
+
+from torch_ref.report.json import write_json
+from torch_ref.report.terminal import print_report
+
+__all__ = ["print_report", "write_json"]
