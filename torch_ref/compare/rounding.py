@@ -31,7 +31,7 @@ CONSTANTS = {"ones_like", "zeros_like", "full_like", "full", "ones", "zeros", "s
 ROUNDED_ONCE = {"add", "sub", "rsub", "mul", "div", "sqrt", "reciprocal"}
 STRUCTURAL = {"view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze", "permute", "t",
               "transpose", "select", "slice", "select_backward", "slice_backward", "cat", "stack",
-              "unbind", "split", "getitem"}  # fmt: skip
+              "unbind", "split", "getitem", "roll", "flip"}  # fmt: skip
 COMPARISONS = {"ge", "gt", "le", "lt", "eq", "ne"}
 LOGICAL = {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not"}
 
@@ -112,7 +112,26 @@ class _Walker:
             result = _call(node, args, kwargs)
         if not _any_bound(errors) and not _rounds(node):
             return result, None
-        return result, self.rule(node)(node, args, kwargs, errors, result)
+        error = self.rule(node)(node, args, kwargs, errors, result)
+        if error is None or not isinstance(result, Tensor) or not result.is_floating_point():
+            return result, error
+        return self.in_range(result, error)
+
+    def in_range(self, result: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+        """Overflow as the dtype under test has it: infinite for certain, or the bound is infinite.
+
+        Returns the value and the bound; what certainly overflows is infinite and exactly so.
+        """
+        largest, size = self.arithmetic.largest, result.abs()
+        fits = size + bound <= largest  # false for NaN
+        if bool(fits.all()):
+            return result, bound
+        overflows = size - bound > largest
+        infinite = torch.copysign(torch.full_like(result, torch.inf), result)
+        return (
+            torch.where(overflows, infinite, result),
+            torch.where(overflows, 0.0, torch.where(fits, bound, torch.inf)),
+        )
 
     def rule(self, node: Node) -> Callable[..., Any]:
         name = _name(node)
@@ -150,7 +169,7 @@ class _Walker:
                     total = total + relative * size
             elif isinstance(arg, Tensor) and i == 1 and scale != 1:
                 total = total + self.arithmetic.unit_roundoff * (scale * arg).abs()
-        return self.in_range(total, result)
+        return total
 
     def own_rounding(self, name: str, args: Any, result: Tensor) -> Tensor:
         if name == "neg":
@@ -166,11 +185,6 @@ class _Walker:
                     underflow = underflow & (arg != 0)
             total = total + underflow * self.arithmetic.smallest_normal
         return total
-
-    def in_range(self, bound: Tensor, result: Tensor) -> Tensor:
-        """The bound, infinite where the dtype under test would have overflowed."""
-        overflow = result.abs() + bound > self.arithmetic.largest
-        return torch.where(overflow | bound.isnan(), torch.inf, bound)
 
     def structural(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Any) -> Any:
         """The same operation applied to the bounds."""
@@ -203,7 +217,7 @@ class _Walker:
         if errors[0] is not None:
             either = torch.maximum(on_left, on_right) + (left - right).abs()
             bound = torch.where(errors[0].bool(), either, bound)
-        return self.in_range(bound, result) if errors[0] is not None else bound
+        return bound
 
     def reduction(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Tensor:
         """sum and mean of n terms: lambda sqrt(n) u on the absolute values, lambda = 3.
@@ -213,10 +227,10 @@ class _Walker:
         terms = max(args[0].numel() // max(result.numel(), 1), 1)
         growth = min(3 * terms**0.5, terms) * self.arithmetic.unit_roundoff
         sizes = _call(node, (args[0].abs(), *args[1:]), kwargs)
-        bound = growth * sizes
+        bound: Tensor = growth * sizes
         if errors[0] is not None:
             bound = bound + _call(node, (errors[0], *args[1:]), kwargs)
-        return self.in_range(bound, result)
+        return bound
 
     def unknown(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Any) -> Any:
         self.unbounded.add(str(node.target))

@@ -1,11 +1,16 @@
 """How a verdict is reached: two sides, a bound for each, one row a quantity.
 
-An element is *decided* where each side's bound is at most half of that side's value: rounding then
-leaves a digit to judge by. A decided element *differs* where
+An element is *decided* where each side's bound leaves a digit to judge by: the reference's is at
+most half of its value, the manual side's at most half of the larger of both values. A decided
+element *differs* where
 
     |manual - reference| > manual bound + reference bound
 
-written so that NaN differs. A quantity differs if a decided element does, agrees if none does, and
+written so that NaN differs. Overflow is not rounding: where the manual side gives no finite number,
+or one that an overflow on the way spoilt, the element is decided if the reference's formulas would
+have done well in the same dtype; where these overflow themselves, it is undecided.
+
+A quantity differs if a decided element does, agrees if none does, and
 is undecided if it has no decided element. No tolerance is chosen anywhere.
 """
 
@@ -159,7 +164,7 @@ class Side:
 
     @property
     def decided(self) -> Tensor:
-        return self.bound <= self.value.abs() / 2
+        return self.value.isfinite() & (self.bound <= self.value.abs() / 2)
 
     def digits(self, most: float) -> float:
         """Decimal digits that the bound leaves, each element's between 0 and `most`, summed."""
@@ -172,43 +177,53 @@ def judge(
     manual: Tensor,
     manual_side: Side,
     reference_side: Side,
+    reference_in_dtype: Side,
     *,
     first_case: str = "0:0",
-    digits_reference: float = 0.0,
     most_digits: float = 16.0,
 ) -> Tally:
-    """Judge one quantity, cases in the first dimension.
+    """Judge one quantity, cases in the first dimension, all tensors float64 of one shape.
 
     manual: what the manual side gave in the dtype under test, as float64.
-    manual_side: the same formulas in float64 and their bound in the dtype under test; where these
-        formulas give no number at all in float64, that is no matter of rounding and it counts.
+    manual_side: the same formulas in float64, with the overflow of the dtype under test, and their
+        bound in that dtype.
     reference_side: the reference in float64 and its bound there.
-    first_case: "SEED:INDEX" of the first case. `digits_reference` is taken into the tally as it is.
+    reference_in_dtype: the reference with the dtype's overflow, and its bound in that dtype.
+    first_case: "SEED:INDEX" of the first case; most_digits: what the dtype under test can hold.
     """
-    reference = reference_side.value
     tolerance = manual_side.bound + reference_side.bound
-    decided = (manual_side.decided | ~manual_side.value.isfinite()) & reference_side.decided
-    tolerance = torch.where(tolerance.isnan(), torch.inf, tolerance)
-    difference = (manual - reference).abs()
-    wrong = decided & ~(difference <= tolerance)
-    ratio = torch.where(difference == 0, 0.0, difference / tolerance)
-    ratio = torch.where(decided, ratio.nan_to_num(nan=torch.inf), -1.0)
-    worst, place = ratio.reshape(-1).max(0)
-    at = int(place)
-    seed, first = first_case.split(":")
-    case = int(first) + at // max(manual[0].numel(), 1)
+    reference = reference_side.value
+    larger = torch.maximum(manual_side.value.abs(), reference.abs())
+    bounded = manual_side.value.isfinite() & (manual_side.bound <= larger / 2)
+    lost = ~manual.isfinite() & reference_in_dtype.decided
+    overflows = reference_in_dtype.value != reference
+    decided = (bounded | lost) & reference_side.decided & ~overflows
+    ratio = _ratio((manual - reference).abs(), tolerance)
     return Tally(
         name=name,
         elements=manual.numel(),
         decided=int(decided.sum()),
-        wrong=int(wrong.sum()),
-        worst_ratio=float(worst),
-        worst={
-            "case": f"{seed}:{case}",
-            "manual": float(manual.reshape(-1)[at]),
-            "reference": float(reference.reshape(-1)[at]),
-            "tolerance": float(tolerance.reshape(-1)[at]),
-        },
+        wrong=int((decided & (ratio > 1)).sum()),
+        **_worst(torch.where(decided, ratio, -1.0), manual, reference, tolerance, first_case),
         digits_manual=manual_side.digits(most_digits),
-        digits_reference=digits_reference,
-    )
+        digits_reference=reference_in_dtype.digits(most_digits),
+    )  # fmt: skip
+
+
+def _ratio(difference: Tensor, tolerance: Tensor) -> Tensor:
+    """difference / tolerance; 0 where they are equal to the last bit, infinite for NaN."""
+    ratio = torch.where(difference == 0, 0.0, difference / tolerance)
+    return torch.where(difference.isfinite(), ratio, torch.inf)
+
+
+def _worst(
+    ratio: Tensor, manual: Tensor, reference: Tensor, tolerance: Tensor, first_case: str
+) -> dict[str, Any]:
+    """The element with the largest ratio, as fields of a Tally."""
+    largest, place = ratio.reshape(-1).max(0)
+    at = int(place)
+    seed, first = first_case.split(":")
+    case = int(first) + at // max(manual[0].numel(), 1)
+    numbers = {"manual": manual, "reference": reference, "tolerance": tolerance}
+    worst = {key: float(tensor.reshape(-1)[at]) for key, tensor in numbers.items()}
+    return {"worst_ratio": float(largest), "worst": {"case": f"{seed}:{case}", **worst}}

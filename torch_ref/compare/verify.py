@@ -98,21 +98,22 @@ class _Judge:
             else walk(graphs.reference, wide, narrow_arithmetic)
         )
         manual = walk(graphs.manual, wide, narrow_arithmetic) if graphs.manual else None
-        self.note_unbounded("reference", reference)
+        if manual is not None and manual.unbounded:
+            self.note_granted(f"it uses {', '.join(sorted(manual.unbounded))}, without a rule")
+            manual = None
+        self.note_unbounded(reference)
         most = -math.log10(narrow_arithmetic.unit_roundoff)
         for name in names:
             given = answer[name].double()
             if manual is not None and name in manual.values:
-                self.note_unbounded("manual", manual)
                 manual_side = Side(manual.values[name], manual.bounds[name])
             else:
                 manual_side = Side(given, reference_narrow.bounds[name])
             reference_side = Side(reference.values[name], reference.bounds[name])
-            shown = Side(reference_narrow.values[name], reference_narrow.bounds[name])
+            in_dtype = Side(reference_narrow.values[name], reference_narrow.bounds[name])
             tally = judge(
-                name, given, manual_side, reference_side,
-                first_case=f"{self.seed}:{first}",
-                digits_reference=shown.digits(most), most_digits=most,
+                name, given, manual_side, reference_side, in_dtype,
+                first_case=f"{self.seed}:{first}", most_digits=most,
             )  # fmt: skip
             before = self.tallies.get(name)
             self.tallies[name] = before + tally if before else tally
@@ -152,23 +153,23 @@ class _Judge:
             graph = record(self.twin.manual, example)
             faithful = same_answers(graph(wide), self.twin.manual(dict(wide)))
         except Exception as error:  # anything at all can come out of a stranger's code
-            self.note_untraceable(type(error).__name__)
+            self.note_granted(f"it cannot be recorded: {type(error).__name__}")
             return None
         if faithful:
             return graph
-        self.note_untraceable("other operations for other numbers")
+        self.note_granted("it takes other operations for other numbers")
         return None
 
-    def note_untraceable(self, why: str) -> None:
+    def note_granted(self, why: str) -> None:
         self.notes[
-            f"The manual side could not be recorded ({why}): it is granted the rounding bound of "
-            "the reference in its own dtype."
+            f"The manual side has no rounding bound of its own ({why}): it is granted that of the "
+            "reference in its dtype."
         ] = None
 
-    def note_unbounded(self, side: str, walked: Walked) -> None:
+    def note_unbounded(self, walked: Walked) -> None:
         for operation in sorted(walked.unbounded):
             self.notes[
-                f"The {side} side uses {operation}, which has no rounding rule: what depends on it "
+                f"The reference uses {operation}, which has no rounding rule: what depends on it "
                 "is undecided."
             ] = None
 
