@@ -112,26 +112,15 @@ class _Walker:
             result = _call(node, args, kwargs)
         if not _any_bound(errors) and not _rounds(node):
             return result, None
-        error = self.rule(node)(node, args, kwargs, errors, result)
+        rule = self.rule(node)
+        error = rule(node, args, kwargs, errors, result)
         if error is None or not isinstance(result, Tensor) or not result.is_floating_point():
             return result, error
-        return self.in_range(result, error)
-
-    def in_range(self, result: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
-        """Overflow as the dtype under test has it: infinite for certain, or the bound is infinite.
-
-        Returns the value and the bound; what certainly overflows is infinite and exactly so.
-        """
-        largest, size = self.arithmetic.largest, result.abs()
-        fits = size + bound <= largest  # false for NaN
-        if bool(fits.all()):
-            return result, bound
-        overflows = size - bound > largest
-        infinite = torch.copysign(torch.full_like(result, torch.inf), result)
-        return (
-            torch.where(overflows, infinite, result),
-            torch.where(overflows, 0.0, torch.where(fits, bound, torch.inf)),
-        )
+        largest = self.arithmetic.largest
+        if bool((result.abs() + error <= largest).all()):  # false for NaN
+            return result, error
+        steady = rule == self.pointwise and _steady(args, errors)
+        return _overflowed(result, error, largest, steady)
 
     def rule(self, node: Node) -> Callable[..., Any]:
         name = _name(node)
@@ -257,6 +246,33 @@ def _rounds(node: Node) -> bool:
 
 def _any_bound(errors: Any) -> bool:
     return any(leaf is not None for leaf in pytree.tree_leaves(errors))
+
+
+def _overflowed(
+    result: Tensor, bound: Tensor, largest: float, steady: Tensor | bool
+) -> tuple[Tensor, Tensor]:
+    """The value and bound where the dtype under test overflows: infinite, and exactly so.
+
+    Where it only may overflow, the bound is infinite. An infinite float64 result is certain where
+    its arguments are `steady`: the bound, infinite too, can no longer tell.
+    """
+    size = result.abs()
+    overflows = (size - bound > largest) | (size.isinf() & steady)
+    uncertain = ~overflows & ~(size + bound <= largest)
+    infinite = torch.copysign(torch.full_like(result, torch.inf), result)
+    return (
+        torch.where(overflows, infinite, result),
+        torch.where(uncertain, torch.inf, torch.where(overflows, 0.0, bound)),
+    )
+
+
+def _steady(args: Any, errors: Any) -> Tensor | bool:
+    """Where every argument's bound is at most half of the argument."""
+    steady: Tensor | bool = True
+    for arg, error in zip(args, errors, strict=True):
+        if isinstance(arg, Tensor) and isinstance(error, Tensor):
+            steady = steady & (error <= arg.abs() / 2)
+    return steady
 
 
 def _partials(node: Node, args: Any, kwargs: Any, carried: list[int]) -> tuple[Tensor, ...]:
