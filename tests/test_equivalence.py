@@ -57,7 +57,7 @@ def test_rows_are_the_21_gradients_in_backward_order() -> None:
 sizes = st.floats(-30.0, 30.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     numbers=st.lists(sizes, min_size=13, max_size=13),
     t=st.floats(1e-6, 1e6),

@@ -15,22 +15,35 @@ def run_manual(twin: Twin, inputs: Values) -> tuple[Values, list[str]]:
     answer = twin.manual(given)
     if not isinstance(answer, dict):
         return {}, [f"manual must return a dict of gradients by name; got {type(answer).__name__}."]
-    breaches = [
-        f"manual changed its input {name} in place: it must leave its inputs as they are."
-        for name in inputs
-        if name not in given or not same_answers({name: given[name]}, {name: inputs[name]})
-    ]
-    breaches += [
-        f"manual let autograd record dL/d{name}: it must not use autograd (see torch.no_grad)."
-        for name, value in answer.items()
-        if isinstance(value, torch.Tensor) and value.requires_grad
-    ]
+    if not answer:
+        return {}, ["manual gave no gradient: it must return dL/d(name) of at least one quantity."]
+    breaches = _breaches(answer, given, inputs)
     again, reason = _without_autograd(twin, inputs)
     if reason:
         breaches.append(reason)
     elif not breaches and not same_answers(answer, again):
         breaches.append("manual gave another answer on a second run with the same inputs.")
-    return {name: value.detach() for name, value in answer.items()}, breaches
+    tensors = {n: value.detach() for n, value in answer.items() if isinstance(value, torch.Tensor)}
+    return tensors, breaches
+
+
+def _breaches(answer: Values, given: Values, inputs: Values) -> list[str]:
+    strays = [
+        f"dL/d{name} is a {type(value).__name__}; a torch.Tensor is needed."
+        for name, value in answer.items()
+        if not isinstance(value, torch.Tensor)
+    ]
+    changed = [
+        f"manual changed its input {name} in place: it must leave its inputs as they are."
+        for name in inputs
+        if name not in given or not same_answers({name: given[name]}, {name: inputs[name]})
+    ]
+    recorded = [
+        f"manual let autograd record dL/d{name}: it must not use autograd (see torch.no_grad)."
+        for name, value in answer.items()
+        if getattr(value, "requires_grad", False)
+    ]
+    return [*strays, *changed, *recorded]
 
 
 def _without_autograd(twin: Twin, inputs: Values) -> tuple[Values, str]:

@@ -105,7 +105,7 @@ class _Judge:
         most = -math.log10(narrow_arithmetic.unit_roundoff)
         for name in names:
             given = answer[name].double()
-            if manual is not None and name in manual.values:
+            if manual is not None:
                 manual_side = Side(manual.values[name], manual.bounds[name])
             else:
                 manual_side = Side(given, reference_narrow.bounds[name])
@@ -144,14 +144,23 @@ class _Judge:
                     f"The reference of {self.twin.name} takes other operations for other numbers: "
                     "it cannot be recorded as one graph. Use torch.where instead of if."
                 )
-            self.graphs[count, names] = _Graphs(reference, self.recorded_manual(example, wide))
+            self.graphs[count, names] = _Graphs(
+                reference, self.recorded_manual(example, wide, names)
+            )
         return self.graphs[count, names]
 
-    def recorded_manual(self, example: Values, wide: Values) -> GraphModule | None:
+    def recorded_manual(
+        self, example: Values, wide: Values, names: tuple[str, ...]
+    ) -> GraphModule | None:
         """The manual side's graph in float64, or None where that is not all it does."""
+
+        def manual(values: Values) -> Values:
+            answer = self.twin.manual(values)
+            return {name: answer[name] for name in names}
+
         try:
-            graph = record(self.twin.manual, example)
-            faithful = same_answers(graph(wide), self.twin.manual(dict(wide)))
+            graph = record(manual, example)
+            faithful = same_answers(graph(wide), manual(dict(wide)))
         except Exception as error:  # anything at all can come out of a stranger's code
             self.note_granted(f"it cannot be recorded: {type(error).__name__}")
             return None

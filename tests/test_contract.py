@@ -1,0 +1,127 @@
+"""What a manual side must keep to beyond the numbers; each breach is named in one sentence."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from torch_ref import Report, assignment_twin, verify
+
+Values = dict[str, torch.Tensor]
+TWIN = assignment_twin()
+
+
+def report(manual: Callable[[Values], Values]) -> Report:
+    return verify(replace(TWIN, manual=manual), cases=24)
+
+
+def refused(manual: Callable[[Values], Values], reason: str) -> None:
+    result = report(manual)
+    assert result.verdict == "differ"
+    with pytest.raises(AssertionError, match=reason):
+        result.assert_agreement()
+
+
+def test_an_input_changed_in_place() -> None:
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        values["w46"] -= 0.1 * gradients["w46"]
+        return gradients
+
+    refused(manual, "manual changed its input w46 in place: it must leave its inputs as they are")
+
+
+def test_an_input_removed() -> None:
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        del values["x1"]
+        return gradients
+
+    refused(manual, "manual changed its input x1")
+
+
+def test_another_answer_on_a_second_run() -> None:
+    calls = []
+
+    def manual(values: Values) -> Values:
+        calls.append(1)
+        gradients = TWIN.manual(values)
+        return {**gradients, "b6": gradients["b6"] * len(calls)}
+
+    refused(manual, "manual gave another answer on a second run with the same inputs")
+
+
+def test_a_wrong_shape() -> None:
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        return {**gradients, "b6": gradients["b6"].mean(dim=0, keepdim=True)}
+
+    refused(manual, r"dL/db6 has shape \(1,\); \(24,\) is the shape of b6")
+
+
+def test_a_wrong_dtype() -> None:
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        return {**gradients, "b6": gradients["b6"].float()}
+
+    refused(manual, "dL/db6 has dtype torch.float32; the inputs are torch.float64")
+
+
+def test_a_wrong_device() -> None:
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        return {**gradients, "b6": gradients["b6"].to("meta")}
+
+    refused(manual, "dL/db6 is on meta; the inputs are on cpu")
+
+
+def test_a_name_the_reference_does_not_know() -> None:
+    def manual(values: Values) -> Values:
+        return {**TWIN.manual(values), "w47": values["x1"] * 1}
+
+    refused(manual, r"manual gives dL/dw47, which the reference does not know \(.*w46.*\)")
+
+
+def test_what_else_is_right_is_still_judged() -> None:
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        return {**gradients, "w47": values["x1"] * 1, "b6": -gradients["b6"]}
+
+    assert report(manual).first_wrong == "b6"
+
+
+def test_autograd_recording() -> None:
+    weight = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+    def manual(values: Values) -> Values:
+        gradients = TWIN.manual(values)
+        return {**gradients, "b6": gradients["b6"] * weight}
+
+    refused(manual, "manual let autograd record dL/db6: it must not use autograd")
+
+
+def test_gradients_by_autograd_itself() -> None:
+    def manual(values: Values) -> Values:
+        leaf = values["b6"].requires_grad_()
+        loss = TWIN.reference({**values, "b6": leaf})["loss"].sum()
+        return {"b6": torch.autograd.grad(loss, leaf)[0]}
+
+    refused(manual, "autograd")
+
+
+def test_no_dict_at_all() -> None:
+    refused(
+        lambda values: [values["x1"]], "manual must return a dict of gradients by name; got list"
+    )
+
+
+def test_a_value_that_is_no_tensor() -> None:
+    def manual(values: Values) -> Values:
+        return {**TWIN.manual(values), "b6": 1.0}
+
+    refused(manual, "dL/db6 is a float; a torch.Tensor is needed")
+
+
+def test_nothing_at_all() -> None:
+    refused(lambda values: {}, "manual gave no gradient")
