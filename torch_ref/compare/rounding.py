@@ -8,8 +8,8 @@ Numerical Algorithms, 2nd ed., 3.3). For v = f(a, b):
 
 u is the unit roundoff; k is 1 where IEEE 754 rounds the operation itself, 0 where it is exact and 4
 for exp, log, sigmoid and the like; eta, the smallest normal number, covers underflow and flush to
-zero. The partial derivatives come from autograd, so there is no table of them. A bound of None
-means that the value is exact.
+zero. + - * / keep their second order, too; other partial derivatives come from autograd, so there
+is no table of them. A bound of None means that the value is exact.
 """
 
 import operator
@@ -125,7 +125,7 @@ class _Walker:
     def rule(self, node: Node) -> Callable[..., Any]:
         name = _name(node)
         if name in CONSTANTS:
-            return lambda *_: None
+            return self.constant
         if name in STRUCTURAL | COPIES:
             return self.structural
         if name == "where":
@@ -142,37 +142,41 @@ class _Walker:
             return self.pointwise
         return self.unknown
 
+    def constant(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Any) -> Any:
+        return _constant_bound(result, self.arithmetic.dtype)
+
     def pointwise(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Tensor:
         name = _name(node)
-        total = self.own_rounding(name, args, result)
-        scale = kwargs.get("alpha", 1)
-        carried = [i for i, error in enumerate(errors) if error is not None]
-        if carried:
-            for i, partial in zip(carried, _partials(node, args, kwargs, carried), strict=True):
-                total = total + torch.where(errors[i] == 0, 0.0, partial.abs() * errors[i])
-        for i, arg in enumerate(args):
-            if isinstance(arg, float) and name in ROUNDED_ONCE:
-                relative = _rounding_of(arg, self.arithmetic.dtype)
-                if relative:  # |df/dc| |c - fl(c)|, for + and - the number itself, else relative
-                    size = abs(arg * scale) if name in ("add", "sub", "rsub") else result.abs()
-                    total = total + relative * size
-            elif isinstance(arg, Tensor) and i == 1 and scale != 1:
-                total = total + self.arithmetic.unit_roundoff * (scale * arg).abs()
-        return total
+        propagated = _propagated(node, args, kwargs, errors, result)
+        return propagated + self.own_rounding(name, args, kwargs, result, propagated)
 
-    def own_rounding(self, name: str, args: Any, result: Tensor) -> Tensor:
+    def own_rounding(
+        self, name: str, args: Any, kwargs: Any, result: Tensor, propagated: Tensor | float
+    ) -> Tensor:
+        """k u |v| and eta, for the operation itself and for the numbers written into it.
+
+        |v| is that of the value the dtype computes, so the propagated error is added to it.
+        """
         if name == "neg":
             return torch.zeros_like(result)
-        factor = 1 if name in ROUNDED_ONCE else 4
-        size = result.abs()
-        total = factor * self.arithmetic.unit_roundoff * size
-        exact_zero = name in ("add", "sub", "rsub")  # a sum that is 0 or subnormal is exact
-        if not exact_zero:
-            underflow = size <= 2 * self.arithmetic.smallest_normal
+        u, eta = self.arithmetic.unit_roundoff, self.arithmetic.smallest_normal
+        size = result.abs() + propagated
+        total = (1 if name in ROUNDED_ONCE else 4) * u * size
+        if name in ("add", "sub", "rsub"):  # a sum that is 0 or subnormal is exact: no eta
+            scale = kwargs.get("alpha", 1)
+            if scale != 1:
+                total = total + u * abs(scale) * abs(args[1])
+            numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
+        else:
+            underflow = result.abs() <= 2 * eta
             for arg in args:
                 if isinstance(arg, Tensor) and name in ("mul", "div"):
                     underflow = underflow & (arg != 0)
-            total = total + underflow * self.arithmetic.smallest_normal
+            total = total + underflow * eta
+            numbers = [size] * (name in ROUNDED_ONCE)
+        for arg in args:
+            if isinstance(arg, float) and numbers:
+                total = total + _rounding_of(arg, self.arithmetic.dtype) * numbers[0]
         return total
 
     def structural(self, node: Node, args: Any, kwargs: Any, errors: Any, result: Any) -> Any:
@@ -240,7 +244,7 @@ def _name(node: Node) -> str:
 def _rounds(node: Node) -> bool:
     """Whether the operation can round even where its arguments are exact."""
     name = _name(node)
-    exact = COPIES | CONSTANTS | STRUCTURAL | COMPARISONS | LOGICAL
+    exact = COPIES | STRUCTURAL | COMPARISONS | LOGICAL
     return name not in exact and name not in ("where", "abs", "neg")
 
 
@@ -275,15 +279,70 @@ def _steady(args: Any, errors: Any) -> Tensor | bool:
     return steady
 
 
-def _partials(node: Node, args: Any, kwargs: Any, carried: list[int]) -> tuple[Tensor, ...]:
-    """|df/d(arg)| elementwise, for the arguments that carry an error, by autograd."""
+def _propagated(node: Node, args: Any, kwargs: Any, errors: Any, result: Tensor) -> Any:
+    """How far v = f(a, b) moves where a and b move by their bounds.
+
+    Exactly so for the four operations of arithmetic, where the second order counts as soon as a
+    bound is a good part of its value; to first order, by the partial derivatives, for others.
+    """
+    name = _name(node)
+    carried = [i for i, error in enumerate(errors) if error is not None]
+    if not carried:
+        return 0.0
+    if name in ("add", "sub", "rsub", "mul", "div") and not kwargs.get("rounding_mode"):
+        left, right = (0.0 if error is None else error for error in errors[:2])
+        return _propagated_by_arithmetic(name, args, kwargs.get("alpha", 1), left, right, result)
+    return sum(
+        _times(errors[i], partial)
+        for i, partial in zip(carried, _partials(node, args, kwargs, errors, carried), strict=True)
+    )
+
+
+def _propagated_by_arithmetic(
+    name: str, args: Any, scale: Any, left: Any, right: Any, result: Tensor
+) -> Any:
+    a, b = args[:2]
+    if name == "rsub":
+        return right + abs(scale) * left
+    if name in ("add", "sub"):
+        return left + abs(scale) * right
+    if name == "mul":
+        return _times(left, b) + _times(right, a) + left * right
+    # |(a + da)/(b + db) - a/b| <= (da + |a/b| db) / (|b| - db)
+    divisor = torch.clamp(abs(b) - right, min=0.0) if isinstance(b, Tensor) else abs(b)
+    moved = left + _times(right, result)
+    return torch.where(moved == 0, 0.0, moved / divisor)
+
+
+def _times(error: Any, factor: Any) -> Any:
+    """error |factor|, where no error times infinity is none."""
+    product = error * abs(factor)
+    return torch.where(error == 0, 0.0, product) if isinstance(error, Tensor) else product
+
+
+def _partials(node: Node, args: Any, kwargs: Any, errors: Any, carried: list[int]) -> list[Tensor]:
+    """|df/d(arg)| elementwise, for the arguments that carry an error, by autograd.
+
+    With one such argument, the largest of those at it and at both ends of its error: most
+    functions are steepest at an end.
+    """
+    if len(carried) > 1:
+        return _partials_at(node, args, kwargs, carried)
+    at = carried[0]
+    here, error = args[at], errors[at]
+    ends = [[*args[:at], place, *args[at + 1 :]] for place in (here - error, here, here + error)]
+    return [torch.stack([_partials_at(node, end, kwargs, carried)[0] for end in ends]).amax(0)]
+
+
+def _partials_at(node: Node, args: Any, kwargs: Any, carried: list[int]) -> list[Tensor]:
     shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
     leaves = list(args)
     for i in carried:
         leaves[i] = args[i].detach().expand(shape).requires_grad_()
     with torch.enable_grad():
         out = _call(node, leaves, kwargs)
-    return torch.autograd.grad(out, [leaves[i] for i in carried], torch.ones_like(out))
+    wanted = [leaves[i] for i in carried]
+    return [partial.abs() for partial in torch.autograd.grad(out, wanted, torch.ones_like(out))]
 
 
 def _rounding_of(number: float, dtype: torch.dtype) -> float:
