@@ -73,7 +73,7 @@ def test_the_bound_holds_for_what_the_dtype_computes(name: str, dtype: str) -> N
 
 @pytest.mark.parametrize("dtype", NARROW)
 def test_the_bound_is_within_a_hundred_of_the_worst_error(dtype: str) -> None:
-    """A bound that is always infinite would hold, too. Sums are left out: theirs is for any order."""
+    """A bound that is always infinite would hold, too; that of sums, for any order, is loose."""
     for name, function in FUNCTIONS.items():
         if "over all" in name:
             continue

@@ -86,7 +86,8 @@ class _Walker:
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining), None
             elif node.op == "get_attr":
-                value[node] = getattr(self.graph, str(node.target))
+                constant = getattr(self.graph, str(node.target))
+                value[node] = constant.detach() if isinstance(constant, Tensor) else constant
                 bound[node] = _constant_bound(value[node], self.arithmetic.dtype)
             elif node.op == "output":
                 out_spec: Any = self.graph._out_spec
