@@ -128,15 +128,14 @@ def _dtype(name: str) -> "torch.dtype":
 def _verify(options: argparse.Namespace) -> int:
     if options.json is not None:
         _check_writable(options.json)
-    from rich.console import Console
     from rich.progress import Progress
 
     from torch_ref.assignment import assignment_twin
     from torch_ref.compare import verify
-    from torch_ref.report import print_report, write_json
+    from torch_ref.report import print_report, report_console, write_json
 
     device = _device(options.device)
-    console = Console()
+    console = report_console()
     twin = assignment_twin()
     reports = []
     for name in options.dtype:
@@ -165,11 +164,9 @@ def _advance(bar: "Progress", task: "TaskID", done: int) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from torch_ref.assignment import assignment_twin, manual_values
     from torch_ref.compare import replay, stratum_of
-    from torch_ref.report.terminal import print_replay
+    from torch_ref.report import print_replay, report_console
 
     seed, index = options.case
     twin = assignment_twin()
@@ -182,7 +179,7 @@ def _replay(options: argparse.Namespace) -> int:
         manual_values=manual_values,
     )
     title = f"{twin.name}, case {seed}:{index} ({stratum_of(twin, index)}), {options.dtype}"
-    print_replay(title, lines, Console())
+    print_replay(title, lines, report_console())
     return _exit_code([line.verdict for line in lines if line.verdict])
 
 

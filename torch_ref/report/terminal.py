@@ -11,6 +11,12 @@ from torch_ref.compare.replay import Line
 COLOURS = {"agree": "green", "differ": "bold red", "undecided": "yellow"}
 
 
+def report_console() -> Console:
+    """The terminal; 100 columns where the output goes to a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=100)
+
+
 def print_report(report: Report, console: Console) -> None:
     """One row a quantity, in backward order, then the verdict in one line."""
     table = Table(title=_title(report), title_justify="left", box=None, header_style="bold")
@@ -33,7 +39,7 @@ def print_replay(title: str, lines: list[Line], console: Console) -> None:
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("quantity")
     for heading in ("by hand", "autograd", "difference", "allowed"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict")
     for line in lines:
         table.add_row(
@@ -86,4 +92,4 @@ def _coloured(verdict: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.12g}"
+    return "" if value is None else f"{value:.11g}"

@@ -1,0 +1,258 @@
+"""The command as its users meet it: output, exit codes, files, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import manual_bp
+import torch_ref.assignment
+from torch_ref.assignment import assignment_twin
+from torch_ref.cli import main
+
+ORDER = "x6 z6 w36 w46 w56 b6 x5 z5 w35 b5 x4 z4 w34 b4 x3 z3 w13 w23 b3 x1 x2"
+BACKWARD = ORDER.split()
+
+
+def wrong_twin():
+    """The assignment's twin with a sign error in dL/dw46."""
+    twin = assignment_twin()
+
+    def manual(values):
+        gradients = twin.manual(values)
+        return {**gradients, "w46": -gradients["w46"]}
+
+    return replace(twin, manual=manual)
+
+
+def undecided_twin():
+    """A twin that is only ever asked where float32 has lost every digit."""
+    twin = assignment_twin()
+
+    def inputs(draw):
+        values = twin.inputs(replace(draw, stratum="saturated"))
+        return {**values, "b3": torch.full_like(values["b3"], -200.0)}  # sigma' < 1e-80
+
+    return replace(twin, inputs=inputs)
+
+
+# verify ------------------------------------------------------------------------------------------
+
+
+def test_verify_prints_one_row_a_gradient(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--cases", "600"]) == 0
+    output = capsys.readouterr().out
+    for dtype in ("float64", "float32"):
+        start = output.index(f"assignment, 600 cases, {dtype}, cpu, seed 0")
+        rows = [line.split() for line in output[start:].splitlines() if "dL/d" in line][:21]
+        assert [row[0] for row in rows] == [f"dL/d{name}" for name in BACKWARD]
+        assert all(row[1] == "agree" for row in rows)
+        assert all(row[-1].startswith("0:") for row in rows)
+    assert output.count("agree: every difference is rounding") == 2
+    assert "…" not in output
+
+
+def test_every_dtype_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--cases", "6000", "--dtype", "bfloat16,float16"]) == 0
+    assert "bfloat16" in capsys.readouterr().out
+
+
+def test_device_auto_takes_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--cases", "60", "--device", "auto", "--dtype", "float64"]) == 0
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    assert f"60 cases, float64, {there}, seed 0" in capsys.readouterr().out
+
+
+def test_differ_is_exit_code_1_and_says_how_to_look(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch_ref.assignment, "assignment_twin", wrong_twin)
+    assert main(["verify", "--cases", "60", "--dtype", "float64"]) == 1
+    output = capsys.readouterr().out
+    assert "differ: the mistake enters at dL/dw46" in output
+    command = output[output.index("gradtwin replay") :].split()[1:5]
+    assert main(command) == 1
+    replayed = capsys.readouterr().out
+    (row,) = [line for line in replayed.splitlines() if "dL/dw46" in line]
+    assert row.split()[-1] == "differ"
+
+
+def test_undecided_is_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch_ref.assignment, "assignment_twin", undecided_twin)
+    assert main(["verify", "--cases", "60", "--dtype", "float32"]) == 3
+    assert "undecided: for some quantity rounding leaves no digit" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
+    for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
+        options = ["--cases", "60", "--seed", seed, "--json", str(tmp_path / name)]
+        assert main(["verify", *options]) == 0
+    first, second, other = ((tmp_path / name).read_text() for name in "abc")
+    assert first == second != other
+
+
+def test_json_holds_the_reports(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    assert main(["verify", "--cases", "60", "--json", str(file)]) == 0
+    reports = json.loads(file.read_text())["reports"]
+    assert [report["dtype"] for report in reports] == ["float64", "float32"]
+    for report in reports:
+        assert report["verdict"] == "agree"
+        assert report["cases"] == 60
+        assert [row["name"] for row in report["rows"]] == BACKWARD
+    assert os.listdir(tmp_path) == ["report.json"]  # no temporary file is left
+
+
+def test_json_has_no_nan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    twin = assignment_twin()
+
+    def manual(values):
+        gradients = twin.manual(values)
+        return {**gradients, "b6": gradients["b6"] * float("nan")}
+
+    broken = replace(twin, manual=manual)
+    monkeypatch.setattr(torch_ref.assignment, "assignment_twin", lambda: broken)
+    file = tmp_path / "report.json"
+    assert main(["verify", "--cases", "60", "--json", str(file)]) == 1
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    report = json.loads(file.read_text(), parse_constant=refuse)["reports"][0]
+    row = next(row for row in report["rows"] if row["name"] == "b6")
+    assert (row["manual"], row["worst_ratio"]) == ("nan", "inf")
+
+
+def test_a_file_that_could_not_be_finished_leaves_the_old_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = tmp_path / "report.json"
+    file.write_text("old")
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["verify", "--cases", "6", "--json", str(file)]) == 2
+    assert "could not be written: No space left on device." in capsys.readouterr().err
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.json"]
+
+
+# replay ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "code"), [("float64", 0), ("float32", 3)])
+def test_replay_shows_every_value_and_gradient(
+    dtype: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In float32 this t lies too near to z6^2 for any digit to be left: undecided."""
+    assert main(["replay", "0:16386", "--dtype", dtype]) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == f"assignment, case 0:16386 (t near z6^2), {dtype}"
+    names = [line.split()[0] for line in lines[2:] if line.strip()]
+    assert names[-21:] == [f"dL/d{name}" for name in BACKWARD]
+    assert set(manual_bp.VALUES) | set(manual_bp.PARAMETERS) <= set(names)
+    assert names.index("z3") < names.index("x3") < names.index("z6") < names.index("loss")
+
+
+def test_replay_meets_the_case_that_verify_met(tmp_path: Path) -> None:
+    from torch_ref.compare import replay
+
+    file = tmp_path / "report.json"
+    assert main(["verify", "--cases", "40000", "--dtype", "float32", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["reports"][0]["rows"]
+    row = max(rows, key=lambda row: row["worst_ratio"])
+    seed, index = (int(part) for part in row["worst_case"].split(":"))
+    twin = assignment_twin()
+    lines = {line.name: line for line in replay(twin, seed, index, dtype=torch.float32)}
+    line = lines[f"dL/d{row['name']}"]
+    assert line.reference == row["reference"]
+    assert line.manual == pytest.approx(row["manual"], rel=1e-6)  # vector lanes may round apart
+
+
+# what is refused ---------------------------------------------------------------------------------
+
+REFUSED = {
+    "no cases": (["verify", "--cases", "0"], "'0': a whole number of cases, 1 or more, is needed"),
+    "negative": (["verify", "--cases=-5"], "'-5': a whole number of cases, 1 or more, is needed"),
+    "no number": (["verify", "--cases", "many"], "a whole number of cases, 1 or more, is needed"),
+    "dtype": (["verify", "--dtype", "float64,double"], "'double' is not a dtype; give one or sev"),
+    "integer dtype": (["verify", "--dtype", "int32"], "'int32' is not a dtype"),
+    "device": (["verify", "--device", "gpu"], "invalid choice: 'gpu' (choose from"),
+    "seed": (["verify", "--seed", "-1"], "'-1': a whole number from 0 to 2^64 - 1 is needed"),
+    "case": (["replay", "17"], "'17': SEED:INDEX is needed, for example 0:17"),
+    "case of letters": (["replay", "a:b"], "'a:b': SEED:INDEX is needed, for example 0:17"),
+    "no command": ([], "the following arguments are required: COMMAND"),
+    "command": (["check"], "invalid choice: 'check'"),
+    "option": (["verify", "--tolerance", "1"], "unrecognized arguments: --tolerance"),
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_bad_usage_is_exit_code_2(which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = REFUSED[which]
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+@pytest.mark.parametrize("command", [["verify"], ["replay", "0:1"]])
+def test_cuda_where_there_is_none(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command, "--device", "cuda"]) == 2
+    message = "gradtwin: cuda was asked for, but torch finds no CUDA device here; use --device cpu."
+    assert capsys.readouterr().err.strip() == message
+
+
+@pytest.mark.parametrize("place", ["missing/report.json", "."])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", "--json", str(tmp_path / place)]) == 2
+    message = capsys.readouterr().err
+    assert "cannot be written: give a file in a folder that exists and is yours." in message
+
+
+def test_a_seed_too_large_for_a_case(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["replay", f"{2**64}:1"])
+    assert "a whole number from 0 to 2^64 - 1 is needed" in capsys.readouterr().err
+
+
+# as a program ------------------------------------------------------------------------------------
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch_ref", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_python_m_torch_ref_is_the_same_program() -> None:
+    done = run("verify", "--cases", "60", "--dtype", "float64")
+    assert (done.returncode, done.stderr) == (0, "")  # no progress bar either
+    assert "agree: every difference is rounding" in done.stdout
+    assert run("verify", "--cases", "0").returncode == 2
+
+
+def test_help_documents_the_exit_codes_and_version_answers() -> None:
+    assert "0 agree, 1 differ, 2 bad usage or input, 3 undecided" in run("--help").stdout
+    assert run("--version").stdout.startswith("gradtwin 0.")
+
+
+def test_help_does_not_import_torch() -> None:
+    code = (
+        "import sys; from torch_ref.assignment import assignment_twin
+from torch_ref.cli import main\n"
+        "try: main(['verify', '--help'])\n"
+        "except SystemExit: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
