@@ -249,8 +249,7 @@ def test_help_documents_the_exit_codes_and_version_answers() -> None:
 
 def test_help_does_not_import_torch() -> None:
     code = (
-        "import sys; from torch_ref.assignment import assignment_twin
-from torch_ref.cli import main\n"
+        "import sys; from torch_ref.cli import main\n"
         "try: main(['verify', '--help'])\n"
         "except SystemExit: print('torch' in sys.modules)"
     )
