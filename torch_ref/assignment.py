@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import manual_bp
+from manual_bp.functions import sigmoid_derivative
 from torch_ref.compare.twin import Draw, Twin, Values
 from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
@@ -59,7 +60,8 @@ def _parameters(values: Values) -> Values:
 def assignment_inputs(draw: Draw) -> Values:
     """Inputs and parameters of `draw.cases` cases, each tensor of shape (cases,), for one stratum.
 
-    ordinary: weights of size 1/2 to 2 and either sign, z6 and t/x6 away from 0 and from 1;
+    ordinary: weights of size 1/2 to 2 and either sign, z6 and t/x6 away from 0 and from 1, the
+        three paths into dL/dx3 not cancelling;
     z6 near 0: b6 set so that z6 is 10^-1 to 10^-8 of its terms;
     t near z6^2: t within 10^-1 to 10^-15, relatively, of x6;
     saturated: z3, z4, z5 of size up to 700;
@@ -95,13 +97,13 @@ def _without_z6(draw: Draw) -> Values:
 
 def _with_z6(values: Values, z6: Tensor, ratio: Tensor) -> Values:
     """b6 and t added so that z6 and t/x6 come out as wanted, up to rounding."""
-    zero = torch.zeros_like(z6)
-    known = manual_bp.forward(
-        {**{n: values[n] for n in manual_bp.PARAMETERS if n != "b6"}, "b6": zero},
-        {"x1": values["x1"], "x2": values["x2"], "t": zero + 1},
-        check_values=False,
-    )
-    return {**values, "b6": z6 - known["z6"], "t": ratio * z6 * z6}
+    return {**values, "b6": z6 - _known_so_far(values)["z6"], "t": ratio * z6 * z6}
+
+
+def _known_so_far(values: Values) -> Values:
+    """The forward values before b6 and t are chosen, with 0 and 1 in their place."""
+    zero = torch.zeros_like(values["x1"])
+    return manual_values({**values, "b6": zero, "t": zero + 1})
 
 
 def _far_from_one(draw: Draw) -> Tensor:
@@ -111,7 +113,20 @@ def _far_from_one(draw: Draw) -> Tensor:
 
 
 def _ordinary(draw: Draw) -> Values:
-    return _with_z6(_without_z6(draw), _signed(draw), _far_from_one(draw))
+    values = _without_cancellation(_without_z6(draw))
+    return _with_z6(values, _signed(draw), _far_from_one(draw))
+
+
+def _without_cancellation(values: Values) -> Values:
+    """The sign of w36 turned where the paths through nodes 4 and 5 would cancel half of it."""
+    known = _known_so_far(values)
+    paths = sum(
+        values[f"w3{node}"] * values[f"w{node}6"] * sigmoid_derivative(known[f"z{node}"])
+        for node in (4, 5)
+    )
+    w36 = values["w36"]
+    cancels = (w36 + paths).abs() < w36.abs() / 2
+    return {**values, "w36": torch.where(cancels, -w36, w36)}
 
 
 def _small_z6(draw: Draw) -> Values:
