@@ -56,10 +56,12 @@ def itakura_saito(x: Array, t: Array) -> Array:
     """
     xp = array_namespace(x, t)
     ratio = t / x
-    near = (ratio > 0.5) & (ratio < 2)
-    safe_t = xp.where(near, t, xp.ones_like(ratio))
-    safe_x = xp.where(near, x, xp.ones_like(ratio))
-    return xp.where(near, _itakura_saito_near(safe_x, safe_t), _itakura_saito_far(x, t))
+    result = _itakura_saito_far(x, t)
+    for low, high, form in ((0.5, 2, _itakura_saito_near), (2, 4, _itakura_saito_double)):
+        inside = (ratio >= low) & (ratio < high)
+        safe_x, safe_t = (xp.where(inside, value, xp.ones_like(ratio)) for value in (x, t))
+        result = xp.where(inside, form(safe_x, safe_t), result)
+    return result
 
 
 def itakura_saito_derivative(x: Array, t: Array) -> Array:
@@ -72,7 +74,7 @@ def itakura_saito_derivative(x: Array, t: Array) -> Array:
 
 
 def _itakura_saito_near(x: Array, t: Array) -> Array:
-    """The divergence for 1/2 < t/x < 2, where t - x is exact (Sterbenz's lemma).
+    """The divergence for 1/2 <= t/x < 2, where t - x is exact (Sterbenz's lemma).
 
     With d = (t - x)/x and s = (t - x)/(t + x), ln(1 + d) = 2 artanh(s) and s (2 + d) = d give
     d - ln(1 + d) = d s - 2 s^3 (1/3 + s^2/5 + s^4/7 + ...), whose last term is a small correction.
@@ -88,6 +90,17 @@ def _itakura_saito_near(x: Array, t: Array) -> Array:
     for odd in range(35, 1, -2):  # |s| < 1/3: the terms left out are below 2^-57 of the result
         series = 1 / odd + s_squared * series
     return difference / x * s - 2 * s_squared * s * series
+
+
+def _itakura_saito_double(x: Array, t: Array) -> Array:
+    """The divergence for 2 <= t/x < 4, where t - 2 x is exact (Sterbenz's lemma).
+
+    The rounding of t/x itself would cost up to 3 ulp there. With t/x = 2 (1 + d) the divergence
+    is (1 - ln 2) + (2 d - ln(1 + d)).
+    """
+    xp = array_namespace(x, t)
+    d = (t - 2 * x) / x / 2
+    return (1 - math.log(2)) + (2 * d - xp.log1p(d))
 
 
 def _itakura_saito_far(x: Array, t: Array) -> Array:

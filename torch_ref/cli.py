@@ -1,6 +1,7 @@
 """The `gradtwin` command. torch is imported only once the arguments are known to be good."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+    from manual_bp.audit import Finding
 
 AGREE, DIFFER, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -71,6 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--dtype", choices=DTYPES, default="float64")
     _device_option(again)
     again.set_defaults(run=_replay)
+
+    text = commands.add_parser(
+        "audit",
+        help="which printed lines of the assignment are wrong, and what belongs there",
+        epilog="exit codes: 0 every line was checked, wrong ones or not; 2 bad usage or input",
+    )
+    text.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    text.set_defaults(run=_audit)
     return parser
 
 
@@ -181,6 +193,62 @@ def _replay(options: argparse.Namespace) -> int:
     title = f"{twin.name}, case {seed}:{index} ({stratum_of(twin, index)}), {options.dtype}"
     print_replay(title, lines, report_console())
     return _exit_code([line.verdict for line in lines if line.verdict])
+
+
+def _audit(options: argparse.Namespace) -> int:
+    if options.json is not None:
+        _check_writable(options.json)
+    from rich.console import Console
+
+    from manual_bp.audit import POINTS, audit, summary
+
+    findings = audit()
+    console = Console()
+    for part in sorted({finding.label[:2] for finding in findings}):
+        console.print(f"\n[bold]{part}[/]")
+        lines = [finding for finding in findings if finding.label.startswith(part)]
+        console.print(_findings_table(lines, unicode=console.encoding.startswith("utf")))
+    console.print(f"\n{summary(findings)}", highlight=False)
+    console.print(f"each one symbolically and at {POINTS} random points", highlight=False)
+    if options.json is not None:
+        text = json.dumps({"findings": [finding.to_dict() for finding in findings]}, indent=1)
+        try:
+            options.json.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BadInputError(f"{options.json} could not be written: {error.strerror}.") from None
+    return AGREE
+
+
+def _findings_table(findings: "Sequence[Finding]", unicode: bool) -> "Table":
+    """One row a printed line; under a wrong one what is wrong, what belongs there, the numbers.
+
+    Stands here because `torch_ref.report` imports torch, which the audit does not need.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    from manual_bp.audit import in_ascii, plain
+
+    def cell(text: str, style: str = "") -> Text:
+        return Text(text if unicode else in_ascii(text), style)
+
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        if finding.repeats:
+            continue  # the first of them says how often
+        mark, colour = ("✓", "green") if finding.right else ("✗", "bold red")
+        table.add_row(cell(mark, colour), cell(finding.label[3:]), cell(plain(finding.printed)))
+        again = sum(other.repeats == finding.label for other in findings)
+        if again:
+            table.add_row("", "", cell(f"(printed {again} more times, word for word)", "dim"))
+        if not finding.right:
+            table.add_row("", cell("  problem", colour), cell(finding.problem))
+            table.add_row("", cell("  belongs", "bold green"), cell(plain(finding.belongs)))
+            table.add_row("", cell("  numbers", "dim"), cell(finding.evidence, "dim"))
+    return table
 
 
 def _check_writable(path: Path) -> None:
