@@ -32,6 +32,8 @@ def common_arrays(given: Mapping[str, Any]) -> dict[str, Array]:
     devices or for shapes that do not broadcast.
     """
     arrays = {name: value for name, value in given.items() if not isinstance(value, float)}
+    if not arrays:  # numpy.float64 is a Python float too: an array where there is no other
+        arrays = {name: value for name, value in given.items() if isinstance(value, np.float64)}
     xp = _one_library(arrays)
     first = next(iter(arrays))
     for name, value in arrays.items():

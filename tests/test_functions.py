@@ -41,36 +41,41 @@ Numbers = np.ndarray[Any, Any]
 # the exact values --------------------------------------------------------------------------------
 
 
-def exact_sigmoid(z: mpmath.mpf) -> mpmath.mpf:
+@cache
+def wide(number: float) -> mpmath.mpf:
+    return mpmath.mpf(number)
+
+
+@cache
+def logarithm(number: float) -> mpmath.mpf:
+    return mpmath.log(number)
+
+
+def exact_sigmoid(z: float) -> mpmath.mpf:
     return 1 / (1 + mpmath.exp(-z))
 
 
-def exact_sigmoid_derivative(z: mpmath.mpf) -> mpmath.mpf:
+def exact_sigmoid_derivative(z: float) -> mpmath.mpf:
     decay = mpmath.exp(-abs(z))
     return decay / (1 + decay) ** 2
 
 
-def exact_itakura_saito(x: mpmath.mpf, t: mpmath.mpf) -> mpmath.mpf:
-    return t / x - (logarithm(t) - logarithm(x)) - 1
+def exact_itakura_saito(x: float, t: float) -> mpmath.mpf:
+    return wide(t) / wide(x) - (logarithm(t) - logarithm(x)) - 1
 
 
-def exact_itakura_saito_derivative(x: mpmath.mpf, t: mpmath.mpf) -> mpmath.mpf:
-    return (x - t) / x**2
+def exact_itakura_saito_derivative(x: float, t: float) -> mpmath.mpf:
+    return (wide(x) - wide(t)) / wide(x) ** 2
 
 
 EXACT: dict[str, Callable[..., mpmath.mpf]] = {
     "sigmoid": exact_sigmoid,
     "sigmoid_derivative": exact_sigmoid_derivative,
-    "square": lambda z: z * z,
-    "square_derivative": lambda z: 2 * z,
+    "square": lambda z: mpmath.mpf(z) ** 2,
+    "square_derivative": lambda z: 2 * mpmath.mpf(z),
     "itakura_saito": exact_itakura_saito,
     "itakura_saito_derivative": exact_itakura_saito_derivative,
 }
-
-
-@cache
-def logarithm(number: mpmath.mpf) -> mpmath.mpf:
-    return mpmath.log(number)
 
 
 @cache
@@ -80,7 +85,7 @@ def exact(name: str, dtype: str) -> tuple[Numbers, Numbers, Numbers]:
     m and r hold 53 bits each, and no exponent overflows or underflows here.
     """
     with mpmath.workdps(DIGITS + CANCELLED):
-        columns = [map(mpmath.mpf, column.tolist()) for column in points(name, dtype)]
+        columns = [column.tolist() for column in points(name, dtype)]
         parts = [parts_of(EXACT[name](*arguments)) for arguments in zip(*columns, strict=True)]
     mantissa, rest, exponent = np.array(parts).T
     return mantissa, rest, exponent.astype(np.int64)
@@ -320,7 +325,7 @@ def test_sigmoid_derivative_keeps_its_digits_in_the_tails(z: float) -> None:
     """There sigmoid(z) (1 - sigmoid(z)) is 0, or has none left."""
     derivative = functions.sigmoid_derivative(np.asarray(z))
     with mpmath.workdps(DIGITS):
-        right = exact_sigmoid_derivative(mpmath.mpf(z))
+        right = exact_sigmoid_derivative(z)
     assert abs(float(derivative / right) - 1) < 1e-15
     if z > 0:
         x = functions.sigmoid(np.asarray(z))
