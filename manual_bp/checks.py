@@ -1,7 +1,8 @@
 """What the network refuses, one clear sentence each: names, then dtypes and shapes, then values."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,22 @@ def check_names(what: str, given: Mapping[str, Any], expected: Iterable[str]) ->
     unknown = [str(name) for name in given if name not in expected]
     if missing or unknown:
         found = [f"missing {', '.join(missing)}"] * bool(missing)
-        found += [f"unknown {', '.join(unknown)}"] * bool(unknown)
+        found += [f"unknown {', '.join(map(_with_guess(missing), unknown))}"] * bool(unknown)
         raise ValueError(
             f"{what} must have exactly the names {', '.join(expected)}; {' and '.join(found)}."
         )
+
+
+def _with_guess(missing: list[str]) -> Callable[[str], str]:
+    """An unknown name, with the missing one that it may be a misspelling of."""
+
+    def guess(name: str) -> str:
+        for one in missing:
+            if sorted(one.lower()) == sorted(name.lower()) or get_close_matches(name, [one]):
+                return f"{name} (did you mean {one}?)"
+        return name
+
+    return guess
 
 
 def common_arrays(given: Mapping[str, Any]) -> dict[str, Array]:
@@ -40,7 +53,7 @@ def common_arrays(given: Mapping[str, Any]) -> dict[str, Array]:
         if not xp.isdtype(value.dtype, "real floating"):
             raise TypeError(
                 f"{name} has dtype {value.dtype}; real floating numbers are needed: convert it, "
-                f"for example to {xp.float64}."
+                "for example to float64."
             )
         if value.dtype != arrays[first].dtype:
             raise TypeError(
@@ -69,9 +82,11 @@ def check_forward_values(given: Mapping[str, Array], values: Mapping[str, Array]
     """
     if _all_finite(values[name] for name in ("z3", "z4", "z5", "loss")):
         return
+    problem = "is not finite: every number given must be; mend it or leave it out"
     for name, value in given.items():
-        _raise_where(name, value, ~_isfinite(value), "is not finite: every number given must be")
-    _raise_where("t", given["t"], given["t"] <= 0, "is not positive: the loss has ln(t/x6)")
+        _raise_where(name, value, ~_isfinite(value), problem)
+    problem = "is not positive, and the loss has ln(t/x6): leave it out"
+    _raise_where("t", given["t"], given["t"] <= 0, problem)
     for name, value in values.items():
         wrong = ~_isfinite(value) | (value == 0 if name == "x6" else False)
         hint = "; keep z6 away from 0" if name in ("x6", "loss") else ""
@@ -104,7 +119,8 @@ def _one_library(arrays: Mapping[str, Any]) -> Any:
             array_namespace(value)
         except TypeError:
             raise TypeError(
-                f"{name} must be a floating array or a Python float; got {type(value).__name__}."
+                f"{name} must be a floating array or a Python float; got {type(value).__name__}: "
+                "convert it, for example with numpy.asarray(..., dtype=float)."
             ) from None
     try:
         return array_namespace(*arrays.values())
@@ -121,7 +137,10 @@ def _check_broadcast(arrays: Mapping[str, Array]) -> None:
         np.broadcast_shapes(*(tuple(value.shape) for value in arrays.values()))
     except ValueError:
         shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in arrays.items() if v.ndim)
-        raise ValueError(f"The shapes do not broadcast together: {shapes}.") from None
+        raise ValueError(
+            f"The shapes do not broadcast together: {shapes}. Give each one number, or one a "
+            "sample."
+        ) from None
 
 
 def _isfinite(value: Array) -> Array:

@@ -50,7 +50,11 @@ def init_parameters(seed: int = 0, dtype: Any = np.float64) -> dict[str, np.ndar
     loss is infinite: z6 > b6 >= 1/2. The others are standard normal.
     Raises TypeError for a dtype that is not real floating.
     """
-    if not np.issubdtype(np.dtype(dtype), np.floating):
+    try:
+        floating = np.issubdtype(np.dtype(dtype), np.floating)
+    except TypeError:  # NumPy knows no such dtype
+        floating = False
+    if not floating:
         raise TypeError(
             f"dtype must be a NumPy floating dtype, such as numpy.float64; got {dtype!r}."
         )
@@ -167,7 +171,8 @@ def gradients(
     batch = values["loss"].shape
     if 0 in batch:
         raise ValueError(
-            f"The batch is empty (shape {tuple(batch)}): a mean needs at least one sample."
+            f"The batch is empty (shape {tuple(batch)}): a mean needs at least one sample. "
+            "Check how the batch was cut or filtered."
         )
     per_sample = backward(parameters, values, check_values=check_values)
     xp = array_namespace(values["loss"])
@@ -199,10 +204,17 @@ def sgd_step(
     """The assignment's update w <- w - k dL/dw for every parameter, k = learning_rate > 0.
 
     Returns a new dict; the arguments are left as they were.
-    Raises ValueError for wrong names or a learning rate that is not positive and finite.
+    Raises ValueError for wrong names or shapes, or a learning rate that is not positive and finite.
     """
     check_names("parameters", parameters, PARAMETERS)
     check_names("gradients", gradients, PARAMETERS)
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}.")
+    for name in PARAMETERS:
+        shapes = [tuple(getattr(of[name], "shape", ())) for of in (gradients, parameters)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"The gradient of {name} has shape {shapes[0]}, the parameter {shapes[1]}: use "
+                "manual_bp.gradients, which gives each the shape of its parameter."
+            )
     return {name: parameters[name] - learning_rate * gradients[name] for name in PARAMETERS}
