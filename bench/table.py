@@ -15,11 +15,12 @@ def table(run: dict) -> str:
     for one in run["benchmarks"]:
         groups.setdefault(one["group"], {})[one["extra_info"]["peer"]] = one["stats"]["median"]
     base = "autograd, eager"
+    torch = version("torch").partition("+")[0]  # without the build
     others = [peer for peer in next(iter(groups.values())) if peer != base]
     lines = [
         "# Mean loss's gradient: manual against autograd",
         "",
-        f"Median times in one run, {run['datetime'][:10]}, torch {version('torch')}, "
+        f"Median times in one run, {run['datetime'][:10]}, torch {torch}, "
         f"{run['machine_info']['cpu']['count']} CPU cores. Eager autograd in microseconds, every "
         "other peer as a multiple of its speed.",
         "",

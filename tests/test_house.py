@@ -28,6 +28,7 @@ def test_linters_and_types(check: str) -> None:
         ("manual_bp", ("torch", "sympy", "jax")),
         ("torch_ref", ("rich", "torch_ref.cli", "matplotlib", "sklearn")),
         ("torch_ref.cli", ("torch", "rich", "sympy")),
+        ("torch_ref.report", ("torch", "sympy")),
         ("manual_bp.derivation", ("torch",)),
         ("torch_ref.module", ("manual_bp",)),
     ],

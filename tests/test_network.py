@@ -8,7 +8,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -18,6 +18,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from array_api_compat import device
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -317,6 +318,18 @@ def test_python_floats_take_the_dtype_of_the_arrays(library: Library) -> None:
     assert all(same_kind(value, made["x1"]) for value in gradients.values())
 
 
+def test_a_training_step_keeps_library_dtype_and_device(library: Library) -> None:
+    """NumPy's own arithmetic turns arrays of shape () into its scalars: those are fine."""
+    parameters = {n: library.make(v) for n, v in manual_bp.init_parameters(3).items()}
+    inputs = {name: library.make(value) for name, value in random_inputs().items()}
+    loss, slopes = manual_bp.gradients(parameters, inputs)
+    new = manual_bp.sgd_step(parameters, slopes, 0.125)
+    like = parameters["w13"]
+    for value in (loss, *slopes.values(), *new.values()):
+        assert isinstance(value, (type(like), np.generic))
+        assert (value.dtype, value.shape, device(value)) == (like.dtype, (), device(like))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_torch_device(dtype: str, device: str) -> None:
     made = {
@@ -434,7 +447,7 @@ def worst_share_of_bound(drawn: dict[str, torch.Tensor]) -> tuple[float, str, fl
     """
     arithmetic = Arithmetic.of(drawn["x1"].dtype)
     count = len(drawn["x1"])
-    wide = {name: drawn[name].double() for name in GIVEN}  # in the order of the recorded graph
+    wide = {name: drawn[name].double() for name in GIVEN}
     walked = walk(recorded(tuple(wide), count), wide, arithmetic)
     manual = assignment_twin().manual(drawn)
     worst, place, decided, finite = 0.0, "nowhere", 0, 0
@@ -541,6 +554,26 @@ def richardson(function: Callable[[float], np.ndarray], steps: int = 8) -> tuple
     return best, estimate
 
 
+def test_central_differences() -> None:
+    """Every parameter and input of ordinary cases, the number scaled by 1 + shift."""
+    twin = replace(assignment_twin(), strata=("ordinary",))
+    drawn = draw_shard(twin, 3, 0, torch.float64, torch.device("cpu"))
+    case = {name: value[:500].numpy() for name, value in drawn.items()}
+    slopes = all_gradients(case)
+    for name in (*PARAMETERS, "x1", "x2"):
+
+        def loss(shift: float, name: str = name) -> np.ndarray:
+            moved = {**case, name: case[name] * (1 + shift)}
+            inputs = {one: moved[one] for one in INPUTS}
+            return manual_bp.forward({one: moved[one] for one in PARAMETERS}, inputs)["loss"]
+
+        witness, error = richardson(loss)
+        by_hand = slopes[name] * case[name]
+        allowed = 100 * error  # z6 cancels, so the loss is rounded more than `error` knows
+        assert np.all(np.abs(by_hand - witness) <= allowed), name
+        assert np.median(allowed / np.abs(by_hand)) < 1e-6, name  # a wrong one would show
+
+
 # third witness: symmetries that hold to the last bit ---------------------------------------------
 
 moderate = st.floats(-8, 8, allow_subnormal=False)
@@ -597,6 +630,24 @@ def test_z6_may_change_its_sign(rows) -> None:
     for name in ORDER:
         sign = -1 if name in (*output, "z6") else 1
         np.testing.assert_array_equal(negated[name], sign * original[name], err_msg=name)
+
+
+@bitwise
+@given(rows=cases, exponent=st.integers(-20, 20))
+def test_the_scale_of_the_target_moves_to_the_output(rows, exponent: int) -> None:
+    """t times c^2 and what makes z6 times c: the loss, and with it all before z6, is the same.
+
+    To the last bit, c being a power of 2, but for gradients so small that they lose bits.
+    """
+    given, c = by_name(rows), 2.0**exponent
+    output = ("w36", "w46", "w56", "b6")
+    power = {"t": 2, **dict.fromkeys(output, 1)}
+    scaled = all_gradients({name: value * c ** power.get(name, 0) for name, value in given.items()})
+    original = all_gradients(given)
+    for name in ORDER:
+        wanted = original[name] / c ** {"x6": 2, "z6": 1, **dict.fromkeys(output, 1)}.get(name, 0)
+        tiny = np.abs(wanted) < 1e-280
+        np.testing.assert_array_equal(scaled[name][~tiny], wanted[~tiny], err_msg=name)
 
 
 positive = st.floats(1e-30, 1e30)

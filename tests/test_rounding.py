@@ -179,3 +179,11 @@ def test_every_parameter_has_a_gradient_in_the_reference() -> None:
     twin = assignment_twin()
     inputs = draw_shard(twin, 0, 0, torch.float64, torch.device("cpu"))
     assert set(manual_bp.PARAMETERS) <= set(reference_gradients(twin.reference, inputs))
+
+
+def test_inputs_are_taken_by_name() -> None:
+    """A dict in another order than the recorded one is the same dict."""
+    a, b = torch.tensor([1.0, 2.0]).double(), torch.tensor([3.0, 5.0]).double()
+    graph = record(lambda values: {"y": values["a"] - 2 * values["b"]}, {"a": a, "b": b})
+    walked = walk(graph, {"b": b, "a": a}, Arithmetic.of(torch.float64))
+    assert torch.equal(walked.values["y"], a - 2 * b)

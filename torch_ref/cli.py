@@ -1,7 +1,6 @@
 """The `gradtwin` command. torch is imported only once the arguments are known to be good."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -13,9 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from rich.progress import Progress, TaskID
-    from rich.table import Table
-
-    from manual_bp.audit import Finding
 
 AGREE, DIFFER, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -144,7 +140,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     from torch_ref.assignment import assignment_twin
     from torch_ref.compare import verify
-    from torch_ref.report import print_report, report_console, write_json
+    from torch_ref.report import print_report, report_console
 
     device = _device(options.device)
     console = report_console()
@@ -164,10 +160,7 @@ def _verify(options: argparse.Namespace) -> int:
         print_report(report, console)
         reports.append(report)
     if options.json is not None:
-        try:
-            write_json(options.json, reports)
-        except OSError as error:
-            raise BadInputError(f"{options.json} could not be written: {error.strerror}.") from None
+        _write(options.json, {"reports": [report.to_dict() for report in reports]})
     return _exit_code([report.verdict for report in reports])
 
 
@@ -200,55 +193,23 @@ def _audit(options: argparse.Namespace) -> int:
         _check_writable(options.json)
     from rich.console import Console
 
-    from manual_bp.audit import POINTS, audit, summary
+    from manual_bp.audit import audit
+    from torch_ref.report import print_findings
 
     findings = audit()
-    console = Console()
-    for part in sorted({finding.label[:2] for finding in findings}):
-        console.print(f"\n[bold]{part}[/]")
-        lines = [finding for finding in findings if finding.label.startswith(part)]
-        console.print(_findings_table(lines, unicode=console.encoding.startswith("utf")))
-    console.print(f"\n{summary(findings)}", highlight=False)
-    console.print(f"each one symbolically and at {POINTS} random points", highlight=False)
+    print_findings(findings, Console())
     if options.json is not None:
-        text = json.dumps({"findings": [finding.to_dict() for finding in findings]}, indent=1)
-        try:
-            options.json.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise BadInputError(f"{options.json} could not be written: {error.strerror}.") from None
+        _write(options.json, {"findings": [finding.to_dict() for finding in findings]})
     return AGREE
 
 
-def _findings_table(findings: "Sequence[Finding]", unicode: bool) -> "Table":
-    """One row a printed line; under a wrong one what is wrong, what belongs there, the numbers.
+def _write(path: Path, result: dict[str, object]) -> None:
+    from torch_ref.report import write_json
 
-    Stands here because `torch_ref.report` imports torch, which the audit does not need.
-    """
-    from rich.table import Table
-    from rich.text import Text
-
-    from manual_bp.audit import in_ascii, plain
-
-    def cell(text: str, style: str = "") -> Text:
-        return Text(text if unicode else in_ascii(text), style)
-
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in findings:
-        if finding.repeats:
-            continue  # the first of them says how often
-        mark, colour = ("✓", "green") if finding.right else ("✗", "bold red")
-        table.add_row(cell(mark, colour), cell(finding.label[3:]), cell(plain(finding.printed)))
-        again = sum(other.repeats == finding.label for other in findings)
-        if again:
-            table.add_row("", "", cell(f"(printed {again} more times, word for word)", "dim"))
-        if not finding.right:
-            table.add_row("", cell("  problem", colour), cell(finding.problem))
-            table.add_row("", cell("  belongs", "bold green"), cell(plain(finding.belongs)))
-            table.add_row("", cell("  numbers", "dim"), cell(finding.evidence, "dim"))
-    return table
+    try:
+        write_json(path, result)
+    except OSError as error:
+        raise BadInputError(f"{path} could not be written: {error.strerror}.") from None
 
 
 def _check_writable(path: Path) -> None:

@@ -38,9 +38,11 @@ def reference_gradients(
 def record(function: Callable[[Values], Values], example: Values) -> GraphModule:
     """The graph of `function` on float64 inputs shaped as `example`, dead operations removed.
 
+    Its `meta["inputs"]` holds the inputs' names, in the order of the graph's placeholders.
     Raises whatever the function raises when it looks at numbers while it is recorded.
     """
     graph = make_fx(function)(example)
+    graph.meta["inputs"] = tuple(example)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph

@@ -62,9 +62,9 @@ class Walked:
 
 
 def walk(graph: GraphModule, inputs: Values, arithmetic: Arithmetic) -> Walked:
-    """Run the graph on exact float64 inputs and bound the rounding of every output."""
+    """Run a recorded graph on exact float64 inputs; bound the rounding of every output."""
     walker = _Walker(graph, arithmetic)
-    values, bounds = walker.run(pytree.tree_leaves(inputs))
+    values, bounds = walker.run([inputs[name] for name in graph.meta["inputs"]])
     filled = {
         name: torch.zeros_like(value) if bounds[name] is None else bounds[name]
         for name, value in values.items()

@@ -1,6 +1,7 @@
-"""How a report is shown (terminal) and stored (JSON); both only read it."""
+"""How a result is shown (terminal) and stored (JSON); both only read it, and need no torch."""
 
+from torch_ref.report.audit import print_findings
 from torch_ref.report.json import write_json
 from torch_ref.report.terminal import print_replay, print_report, report_console
 
-__all__ = ["print_replay", "print_report", "report_console", "write_json"]
+__all__ = ["print_findings", "print_replay", "print_report", "report_console", "write_json"]

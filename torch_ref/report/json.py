@@ -1,30 +1,24 @@
-"""Reports as one JSON file, written whole or not at all."""
+"""A result as one JSON file, written whole or not at all."""
 
 import json
 import os
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from torch_ref.compare import Report
 
+def write_json(path: str | Path, result: dict[str, object]) -> None:
+    """Write dicts, lists, strings and numbers; those that are not finite become strings.
 
-def write_json(path: str | Path, reports: Sequence[Report]) -> None:
-    """Write {"reports": [...]}, each as `Report.to_dict` gives it.
-
-    Numbers that are not finite become strings. The file appears under its name only once it is
-    complete. Raises OSError where it cannot be written.
+    The file appears under its name only once it is complete; one that was there stays until then.
+    Raises OSError where it cannot be written.
     """
     target = Path(path)
-    text = json.dumps({"reports": [_plain(report.to_dict()) for report in reports]}, indent=1)
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    text = json.dumps(_plain(result), indent=1)
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-        os.replace(temporary, target)
-    except OSError:
-        os.unlink(temporary)
-        raise
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _plain(value: object) -> object:

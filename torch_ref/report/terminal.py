@@ -1,12 +1,14 @@
 """A report, and one case of a twin, as tables on the terminal."""
 
 import math
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from torch_ref.compare import Report, Row
-from torch_ref.compare.replay import Line
+if TYPE_CHECKING:
+    from torch_ref.compare import Report, Row
+    from torch_ref.compare.replay import Line
 
 COLOURS = {"agree": "green", "differ": "bold red", "undecided": "yellow"}
 
@@ -17,7 +19,7 @@ def report_console() -> Console:
     return console if console.is_terminal else Console(width=100)
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: "Report", console: Console) -> None:
     """One row a quantity, in backward order, then the verdict in one line."""
     table = Table(title=_title(report), title_justify="left", box=None, header_style="bold")
     table.add_column("gradient")
@@ -34,7 +36,7 @@ def print_report(report: Report, console: Console) -> None:
     console.print()
 
 
-def print_replay(title: str, lines: list[Line], console: Console) -> None:
+def print_replay(title: str, lines: "list[Line]", console: Console) -> None:
     """Every value forward and every gradient backward, both sides side by side."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
     table.add_column("quantity")
@@ -53,14 +55,14 @@ def print_replay(title: str, lines: list[Line], console: Console) -> None:
     console.print(table)
 
 
-def _title(report: Report) -> str:
+def _title(report: "Report") -> str:
     return (
         f"{report.twin}, {report.cases:,} cases, {report.dtype}, {report.device}, "
         f"seed {report.seed}"
     )
 
 
-def _numbers(row: Row) -> list[str]:
+def _numbers(row: "Row") -> list[str]:
     used = "" if row.worst_ratio is None else _share(row.worst_ratio)
     digits = (f"{row.digits_manual:.1f}", f"{row.digits_reference:.1f}")
     return [*digits, used, f"{row.undecided:.1%}", row.worst_case or ""]
@@ -73,7 +75,7 @@ def _share(ratio: float) -> str:
     return f"{ratio:.0%}" if ratio < 10 else f"{ratio:.1e} x"
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: "Report") -> str:
     if report.first_wrong:
         row = next(row for row in report.rows if row.name == report.first_wrong)
         return (
