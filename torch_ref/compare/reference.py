@@ -41,7 +41,8 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
     Its `meta["inputs"]` holds the inputs' names, in the order of the graph's placeholders.
     Raises whatever the function raises when it looks at numbers while it is recorded.
     """
-    graph = make_fx(function)(example)
+    # the function gets a dict of its own: it may take names out of it
+    graph = make_fx(lambda values: function(dict(values)))(example)
     graph.meta["inputs"] = tuple(example)
     graph.graph.eliminate_dead_code()
     graph.recompile()
