@@ -1,0 +1,1 @@
+"""The gallery: right hand-written backward passes of common layers, each a Twin, to learn from."""
