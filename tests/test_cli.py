@@ -185,7 +185,7 @@ REFUSED = {
     "no number": (["verify", "--cases", "many"], "a whole number of cases, 1 or more, is needed"),
     "dtype": (["verify", "--dtype", "float64,double"], "'double' is not a dtype; give one or sev"),
     "integer dtype": (["verify", "--dtype", "int32"], "'int32' is not a dtype"),
-    "device": (["verify", "--device", "gpu"], "invalid choice: 'gpu' (choose from"),
+    "device": (["verify", "--device", "gpu"], "'gpu' is not a device; give cpu, cuda or cuda:N, or auto"),
     "seed": (["verify", "--seed", "-1"], "'-1': a whole number from 0 to 2^64 - 1 is needed"),
     "case": (["replay", "17"], "'17': SEED:INDEX is needed, for example 0:17"),
     "case of letters": (["replay", "a:b"], "'a:b': SEED:INDEX is needed, for example 0:17"),

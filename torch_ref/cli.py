@@ -3,18 +3,23 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch_ref import arguments
+from torch_ref.devices import missing_device
+
 if TYPE_CHECKING:
     import torch
     from rich.progress import Progress, TaskID
 
-AGREE, DIFFER, BAD_INPUT, UNDECIDED = 0, 1, 2, 3
-DTYPES = ("float64", "float32", "bfloat16", "float16")
+    from torch_ref.loading import Found
+
+AGREE, DIFFER, BAD_INPUT, UNDECIDED, STOPPED = 0, 1, 2, 3, 130
 EXIT_CODES = "exit codes: 0 agree, 1 differ, 2 bad usage or input, 3 undecided"
 
 
@@ -22,9 +27,9 @@ class BadInputError(Exception):
     """What the user gave cannot be used; the message is one clear sentence."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(argv)
     try:
         code: int = options.run(options)
     except BadInputError as error:
@@ -32,8 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print("gradtwin: stopped", file=sys.stderr)
-        return 130
+        return STOPPED
     return code
+
+
+# what can be typed -------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,93 +52,95 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gradtwin {version('gradtwin')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    check = commands.add_parser(
-        "verify",
-        help="judge the hand-written backward pass against autograd on random cases",
-        epilog=EXIT_CODES,
+    _verify_options(
+        commands.add_parser(
+            "verify",
+            help="judge a hand-written backward pass against autograd on random cases",
+            epilog=EXIT_CODES,
+        )
     )
-    check.add_argument("--cases", type=_cases, default=100_000, help="how many (default 100000)")
-    check.add_argument(
-        "--dtype",
-        type=_dtypes,
-        default=["float64", "float32"],
-        help=f"one or several of {', '.join(DTYPES)}, with commas (default float64,float32)",
+    _replay_options(
+        commands.add_parser(
+            "replay",
+            help="every value and gradient of one case, both sides side by side",
+            epilog=EXIT_CODES,
+        )
     )
-    _device_option(check)
-    check.add_argument("--seed", type=_seed, default=0, help="of the random cases (default 0)")
-    check.add_argument("--json", type=Path, metavar="FILE", help="write the reports there too")
-    check.set_defaults(run=_verify)
-
-    again = commands.add_parser(
-        "replay",
-        help="every value and gradient of one case, both sides side by side",
-        epilog=EXIT_CODES,
+    _new_options(
+        commands.add_parser("new", help="write a starting file for a backward pass of your own")
     )
-    again.add_argument("case", type=_case, metavar="SEED:INDEX", help="as `verify` prints it")
-    again.add_argument("--dtype", choices=DTYPES, default="float64")
-    _device_option(again)
-    again.set_defaults(run=_replay)
-
-    text = commands.add_parser(
-        "audit",
-        help="which printed lines of the assignment are wrong, and what belongs there",
-        epilog="exit codes: 0 every line was checked, wrong ones or not; 2 bad usage or input",
+    _audit_options(
+        commands.add_parser(
+            "audit",
+            help="which printed lines of the assignment are wrong, and what belongs there",
+            epilog="exit codes: 0 every line was checked, wrong ones or not; 2 bad usage or input",
+        )
     )
-    text.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
-    text.set_defaults(run=_audit)
     return parser
+
+
+def _verify_options(parser: argparse.ArgumentParser) -> None:
+    _twin_argument(parser)
+    parser.add_argument(
+        "--cases",
+        type=arguments.cases,
+        help="how many (default 100000; 100 where inputs makes one case at a time)",
+    )
+    parser.add_argument(
+        "--dtype",
+        type=arguments.dtypes,
+        default=["float64", "float32"],
+        help=f"one or several of {', '.join(arguments.DTYPES)}, with commas "
+        "(default float64,float32)",
+    )
+    _device_option(parser)
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="of the random cases (default 0)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the reports there too")
+    parser.set_defaults(run=_verify)
+
+
+def _replay_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "case", type=arguments.case, metavar="SEED:INDEX", help="as `verify` prints it"
+    )
+    _twin_argument(parser)
+    parser.add_argument("--dtype", choices=arguments.DTYPES, default="float64")
+    _device_option(parser)
+    parser.set_defaults(run=_replay)
+
+
+def _new_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="NAME.py is written into the current folder")
+    parser.set_defaults(run=_new)
+
+
+def _audit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
+    parser.set_defaults(run=_audit)
+
+
+def _twin_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "twin",
+        nargs="?",
+        metavar="TWIN",
+        help="path/to/file.py:name or package.module:name, the name left out where there is only "
+        "one twin (default: the assignment's)",
+    )
 
 
 def _device_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", choices=("cpu", "cuda", "auto"), default="cpu", help="where the hand runs"
+        "--device",
+        type=arguments.device_or_auto,
+        default="cpu",
+        help="where the hand runs: cpu (default), cuda, cuda:N, or auto: cuda where there is one",
     )
 
 
-def _cases(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number of cases, 1 or more, is needed")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**64:
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 0 to 2^64 - 1 is needed")
-    return int(text)
-
-
-def _dtypes(text: str) -> list[str]:
-    names = text.split(",")
-    for name in names:
-        if name not in DTYPES:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is not a dtype; give one or several of {', '.join(DTYPES)}, with commas"
-            )
-    return names
-
-
-def _case(text: str) -> tuple[int, int]:
-    seed, colon, index = text.partition(":")
-    if not colon or not seed.isdecimal() or not index.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: SEED:INDEX is needed, for example 0:17")
-    return _seed(seed), int(index)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BadInputError(
-            "cuda was asked for, but torch finds no CUDA device here; use --device cpu."
-        )
-    return "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
-
-
-def _dtype(name: str) -> "torch.dtype":
-    from torch_ref.compare import DTYPES as BY_NAME
-
-    return BY_NAME[name]
+# what is done ------------------------------------------------------------------------------------
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -138,24 +148,25 @@ def _verify(options: argparse.Namespace) -> int:
         _check_writable(options.json)
     from rich.progress import Progress
 
-    from torch_ref.assignment import assignment_twin
     from torch_ref.compare import verify
     from torch_ref.report import print_report, report_console
 
+    found = _twin(options.twin)
     device = _device(options.device)
     console = report_console()
-    twin = assignment_twin()
     reports = []
     for name in options.dtype:
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(name, total=options.cases)
+        with (
+            _bad_input(),
+            Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
+        ):
             report = verify(
-                twin,
+                found.twin,
                 cases=options.cases,
                 dtype=_dtype(name),
                 device=device,
                 seed=options.seed,
-                progress=partial(_advance, bar, task),
+                progress=partial(_advance, bar, bar.add_task(name, total=options.cases)),
             )
         print_report(report, console)
         reports.append(report)
@@ -169,23 +180,40 @@ def _advance(bar: "Progress", task: "TaskID", done: int) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from torch_ref.assignment import assignment_twin, manual_values
+    from torch_ref.assignment import manual_values
     from torch_ref.compare import replay, stratum_of
     from torch_ref.report import print_replay, report_console
 
     seed, index = options.case
-    twin = assignment_twin()
-    lines = replay(
-        twin,
-        seed,
-        index,
-        dtype=_dtype(options.dtype),
-        device=_device(options.device),
-        manual_values=manual_values,
-    )
-    title = f"{twin.name}, case {seed}:{index} ({stratum_of(twin, index)}), {options.dtype}"
+    found = _twin(options.twin)
+    with _bad_input():
+        lines = replay(
+            found.twin,
+            seed,
+            index,
+            dtype=_dtype(options.dtype),
+            device=_device(options.device),
+            manual_values=None if options.twin else manual_values,
+        )
+    stratum = stratum_of(found.twin, index)
+    title = f"{found.twin.name}, case {seed}:{index} ({stratum}), {options.dtype}"
     print_replay(title, lines, report_console())
     return _exit_code([line.verdict for line in lines if line.verdict])
+
+
+def _new(options: argparse.Namespace) -> int:
+    from torch_ref.new import write_starting_file
+
+    with _bad_input():
+        try:
+            path = write_starting_file(options.name, Path())
+        except FileExistsError as error:
+            raise BadInputError(str(error)) from None
+        except OSError as error:
+            reason = error.strerror
+            raise BadInputError(f"{options.name}.py cannot be written: {reason}.") from None
+    print(f"{path} is written; judge it with: gradtwin verify {path}")
+    return AGREE
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -201,6 +229,44 @@ def _audit(options: argparse.Namespace) -> int:
     if options.json is not None:
         _write(options.json, {"findings": [finding.to_dict() for finding in findings]})
     return AGREE
+
+
+# what they share ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """The judge's ValueErrors are about what the user gave: one sentence, no traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
+
+
+def _twin(address: str | None) -> "Found":
+    from torch_ref.loading import Found, find_twin
+
+    if address is None:
+        from torch_ref.assignment import assignment_twin
+
+        return Found(assignment_twin(), "")
+    with _bad_input():
+        return find_twin(address)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cpu" if missing_device("cuda") else "cuda"
+    reason = missing_device(name)
+    if reason:
+        raise BadInputError(f"{reason}; use --device cpu.")
+    return name
+
+
+def _dtype(name: str) -> "torch.dtype":
+    from torch_ref.compare import DTYPES
+
+    return DTYPES[name]
 
 
 def _write(path: Path, result: dict[str, object]) -> None:

@@ -1,0 +1,65 @@
+"""Options as the user types them, for the command and the pytest plugin; needs no torch.
+
+Each function takes the typed text and gives its value; it raises argparse.ArgumentTypeError with
+one sentence about what was expected.
+"""
+
+import re
+from argparse import ArgumentTypeError
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def cases(text: str) -> int:
+    """How many random cases: 1 or more."""
+    if not _whole(text) or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}: a whole number of cases, 1 or more, is needed")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A seed of the random cases: 0 to 2^64 - 1."""
+    if not _whole(text) or int(text) >= 2**64:
+        raise ArgumentTypeError(f"{text!r}: a whole number from 0 to 2^64 - 1 is needed")
+    return int(text)
+
+
+def dtypes(text: str) -> list[str]:
+    """Names of dtypes, separated by commas."""
+    names = text.split(",")
+    for name in names:
+        if name not in DTYPES:
+            raise ArgumentTypeError(
+                f"{name!r} is not a dtype; give one or several of {', '.join(DTYPES)}, with commas"
+            )
+    return names
+
+
+def case(text: str) -> tuple[int, int]:
+    """SEED:INDEX, as `gradtwin verify` prints it."""
+    before, _, after = text.partition(":")
+    if not _whole(before) or not _whole(after):
+        raise ArgumentTypeError(f"{text!r}: SEED:INDEX is needed, for example 0:17")
+    return seed(before), int(after)
+
+
+def device(text: str) -> str:
+    """cpu, cuda or cuda:N."""
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", text, re.ASCII):
+        raise ArgumentTypeError(f"{text!r} is not a device; give cpu, cuda or cuda:N")
+    return text
+
+
+def device_or_auto(text: str) -> str:
+    """A device, or auto: cuda where there is one."""
+    if text == "auto":
+        return text
+    try:
+        return device(text)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{error}, or auto") from None
+
+
+def _whole(text: str) -> bool:
+    """Whether these are ASCII digits, and no more of them than any number here can have."""
+    return text.isascii() and text.isdecimal() and len(text) <= 20
