@@ -74,14 +74,16 @@ def _run_file(place: str) -> ModuleType:
     except OSError as error:
         raise LoadingError(f"{place} cannot be read: {error.strerror}.") from None
     module = ModuleType(_module_name(path))
-    module.__file__ = str(path.resolve())
+    module.__file__, module.__package__ = str(path.resolve()), ""
     _make_importable(path.resolve().parent)
     sys.modules[module.__name__] = module  # dataclasses and inspect look there
     try:
         exec(compile(source, place, "exec", dont_inherit=True), module.__dict__)
-    except (Exception, SystemExit) as error:  # anything can come out of a stranger's file
+    except BaseException as error:
         sys.modules.pop(module.__name__, None)
-        raise LoadingError(_failed(place, error)) from error
+        if isinstance(error, (Exception, SystemExit)):  # anything can come out of a user's file
+            raise LoadingError(_failed(place, error)) from error
+        raise
     return module
 
 
@@ -127,7 +129,7 @@ def _import_module(place: str) -> ModuleType:
             f"there is no module {missing} here: a file needs its path and the ending .py, "
             "a module must be in the current folder or installed."
         ) from None
-    except (Exception, SystemExit) as error:  # anything can come out of a stranger's module
+    except (Exception, SystemExit) as error:  # anything can come out of a user's module
         raise LoadingError(_failed(place, error)) from error
 
 
@@ -215,7 +217,7 @@ def _is_twin(value: object) -> "TypeGuard[Twin]":
 def _no_twin(module: ModuleType, place: str, name: str, names: list[str]) -> str:
     if hasattr(module, name):
         kind = type(getattr(module, name)).__name__
-        what = f"{name} in {place} is a {kind}, and a Twin is needed"
+        what = f"{name} in {place} is of type {kind}, and a Twin is needed"
     else:
         what = f"{place} has no twin {name}"
     if not names:
