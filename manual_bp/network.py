@@ -14,6 +14,7 @@ Every function checks names, dtypes, devices and shapes. With `check_values=True
 at the numbers, which a tracer (torch.compile, vmap, jax.jit) cannot: pass False there.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -192,10 +193,19 @@ def _mean_over_batch(gradient: Array, shape: tuple[int, ...]) -> Array:
     shared = tuple(axis for axis, size in enumerate(padded) if size != gradient.shape[axis])
     if shared:
         gradient = xp.mean(gradient, axis=shared, keepdims=True)
-    kept = 1
-    for size in gradient.shape:
-        kept *= size
-    return xp.reshape(gradient, tuple(shape)) / kept
+    return _divided(xp.reshape(gradient, tuple(shape)), math.prod(gradient.shape))
+
+
+def _divided(gradient: Array, count: int) -> Array:
+    """gradient / count, rounded once more at most.
+
+    Divided in float32 at least: a count is infinite in float16 from 65,520 on, and has 8 bits only
+    in bfloat16.
+    """
+    xp = array_namespace(gradient)
+    if xp.finfo(gradient.dtype).bits >= 32:
+        return gradient / count
+    return xp.astype(xp.astype(gradient, xp.float32) / count, gradient.dtype)
 
 
 def sgd_step(

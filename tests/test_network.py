@@ -330,6 +330,38 @@ def test_a_training_step_keeps_library_dtype_and_device(library: Library) -> Non
         assert (value.dtype, value.shape, device(value)) == (like.dtype, (), device(like))
 
 
+LARGE = 70_000  # more samples than float16 can count: its largest number is 65,504
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_large_batch_keeps_its_gradients(library: Library, shared: bool) -> None:
+    """The mean of 70,000 samples, with parameters of their own and with shared ones."""
+    generator = np.random.default_rng(0)
+    numbers = {name: generator.uniform(0.5, 1.0, LARGE) for name in GIVEN}
+    numbers["t"] = 1000 * numbers["t"]
+    if shared:
+        numbers |= {name: numbers[name][0] for name in PARAMETERS}
+    made = {name: library.make(value) for name, value in numbers.items()}
+    parameters = {name: made[name] for name in PARAMETERS}
+    inputs = {name: made[name] for name in INPUTS}
+    loss, gradients = manual_bp.gradients(parameters, inputs)
+    values = manual_bp.forward(parameters, inputs)
+    each = manual_bp.backward(parameters, values)
+    info = torch.finfo(DTYPES[library.dtype])
+    unit, smallest = info.eps / 2, info.smallest_normal * info.eps
+    # a sum is kept in float32 at least; Higham & Mary (2019), as in torch_ref.compare.rounding
+    summed = 3 * LARGE**0.5 * min(unit, 2.0**-24)
+    for name in PARAMETERS:
+        samples, got = read_back(library, each[name]), read_back(library, gradients[name])
+        wanted = samples.mean() if shared else samples / LARGE
+        # two roundings: JAX multiplies by a rounded 1/70,000, and a mean is rounded before it
+        allowed = (2 * unit + summed * shared) * abs(wanted) + smallest
+        assert (abs(got - wanted) <= allowed).all(), name
+        assert abs(wanted).min() > 10 * smallest, name  # 0 would not do
+    wanted = read_back(library, values["loss"]).mean()
+    assert abs(read_back(library, loss) - wanted) <= (unit + summed) * wanted
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_torch_device(dtype: str, device: str) -> None:
     made = {
