@@ -44,9 +44,7 @@ def common_arrays(given: Mapping[str, Any]) -> dict[str, Array]:
     Raises TypeError for several libraries, integers or several dtypes, and ValueError for several
     devices or for shapes that do not broadcast.
     """
-    arrays = {name: value for name, value in given.items() if not isinstance(value, float)}
-    if not arrays:  # numpy.float64 is a Python float too: an array where there is no other
-        arrays = {name: value for name, value in given.items() if isinstance(value, np.float64)}
+    arrays = {name: value for name, value in given.items() if not _is_python_float(value)}
     xp = _one_library(arrays)
     first = next(iter(arrays))
     for name, value in arrays.items():
@@ -69,10 +67,26 @@ def common_arrays(given: Mapping[str, Any]) -> dict[str, Array]:
     like = arrays[first]
     return {
         name: xp.asarray(value, dtype=like.dtype, device=device(like))
-        if isinstance(value, float)
+        if _is_python_float(value)
         else value
         for name, value in given.items()
     }
+
+
+def check_gradient(name: str, gradient: Any, parameter: Any) -> None:
+    """Raise ValueError for another shape than the parameter's, TypeError for another dtype."""
+    shapes = [tuple(getattr(value, "shape", ())) for value in (gradient, parameter)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"The gradient of {name} has shape {shapes[0]}, the parameter {shapes[1]}: use "
+            "manual_bp.gradients, which gives each the shape of its parameter."
+        )
+    dtypes = [getattr(value, "dtype", None) for value in (gradient, parameter)]
+    if all(dtype is not None for dtype in dtypes) and dtypes[0] != dtypes[1]:
+        raise TypeError(
+            f"The gradient of {name} is {dtypes[0]}, the parameter {dtypes[1]}: convert one of "
+            "them."
+        )
 
 
 def check_forward_values(given: Mapping[str, Array], values: Mapping[str, Array]) -> None:
@@ -107,6 +121,11 @@ def check_backward_values(gradients: Mapping[str, Array]) -> None:
 def numpy_warnings_off(check_values: bool) -> contextlib.AbstractContextManager[Any]:
     """NumPy's warnings for overflow and the like are off where we raise a full sentence instead."""
     return np.errstate(all="ignore") if check_values else contextlib.nullcontext()
+
+
+def _is_python_float(value: Any) -> bool:
+    """A float without a dtype: numpy.float64 is one of Python's too, but has float64."""
+    return isinstance(value, float) and not isinstance(value, np.generic)
 
 
 def _one_library(arrays: Mapping[str, Any]) -> Any:

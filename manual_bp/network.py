@@ -6,9 +6,11 @@
     z6 = w36 x3 + w46 x4 + w56 x5 + b6   x6 = rho(z6) = z6^2
     L  = t/x6 - ln(t/x6) - 1,  t > 0
 
-Inputs and parameters are real floating arrays of one library (NumPy, torch, JAX, CuPy,
-array-api-strict), dtype and device; each is a scalar, shared by the batch, or holds one value a
-sample, and all broadcast together. Results stay in that library, dtype and device.
+Inputs and parameters are real floating arrays of one library (NumPy, torch, JAX,
+array-api-strict; CuPy through array-api-compat, not tested here), dtype and device; each is a
+scalar, shared by the batch, or holds one value a sample, and all broadcast together. Python floats
+are taken along; NumPy's scalars, numpy.float64 too, are arrays with a dtype. Results stay in that
+library, dtype and device.
 
 Every function checks names, dtypes, devices and shapes. With `check_values=True` it also looks
 at the numbers, which a tracer (torch.compile, vmap, jax.jit) cannot: pass False there.
@@ -24,6 +26,7 @@ from array_api_compat import array_namespace
 from manual_bp.checks import (
     check_backward_values,
     check_forward_values,
+    check_gradient,
     check_names,
     common_arrays,
     numpy_warnings_off,
@@ -213,18 +216,21 @@ def sgd_step(
 ) -> dict[str, Array]:
     """The assignment's update w <- w - k dL/dw for every parameter, k = learning_rate > 0.
 
-    Returns a new dict; the arguments are left as they were.
-    Raises ValueError for wrong names or shapes, or a learning rate that is not positive and finite.
+    Returns a new dict; the arguments are left as they were. Each parameter stays an array of its
+    shape and dtype; a Python float becomes one of its gradient's.
+    Raises ValueError for wrong names or shapes, or a learning rate that is not positive and finite,
+    TypeError for a gradient of another dtype than its parameter.
     """
     check_names("parameters", parameters, PARAMETERS)
     check_names("gradients", gradients, PARAMETERS)
     if not 0 < learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be positive and finite; got {learning_rate}.")
+    k = float(learning_rate)  # a numpy.float64 would turn float32 parameters into float64
     for name in PARAMETERS:
-        shapes = [tuple(getattr(of[name], "shape", ())) for of in (gradients, parameters)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"The gradient of {name} has shape {shapes[0]}, the parameter {shapes[1]}: use "
-                "manual_bp.gradients, which gives each the shape of its parameter."
-            )
-    return {name: parameters[name] - learning_rate * gradients[name] for name in PARAMETERS}
+        check_gradient(name, gradients[name], parameters[name])
+    return {name: _as_array(parameters[name] - k * gradients[name]) for name in PARAMETERS}
+
+
+def _as_array(value: Array) -> Array:
+    """NumPy's arithmetic turns arrays of shape () into its scalars; those are made arrays again."""
+    return np.asarray(value) if isinstance(value, np.generic) else value

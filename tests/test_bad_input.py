@@ -283,6 +283,26 @@ def test_mixed_dtypes() -> None:
         forward({**good(), "t": np.ones(4, np.float32)})
 
 
+def test_numpy_float64_is_no_python_float() -> None:
+    """It is one to isinstance, but it says that it has float64."""
+    given = {name: value.astype(np.float32) for name, value in good().items()}
+    message = "one dtype; w13 is float32 and b4 is float64: convert one of them."
+    with pytest.raises(TypeError, match=re.escape(message)):
+        forward({**given, "b4": np.float64(1.0)})
+    tensors = {name: torch.as_tensor(value) for name, value in given.items()}
+    with pytest.raises(TypeError, match="from one library; got numpy and torch"):
+        forward({**tensors, "b4": np.float64(1.0)})
+
+
+def test_sgd_step_with_gradients_of_another_dtype() -> None:
+    """Subtracted, they would turn a float32 parameter into float64 without a word."""
+    parameters = {n: v.astype(np.float32) for n, v in manual_bp.init_parameters().items()}
+    with refused(
+        TypeError, "The gradient of w13 is float64, the parameter float32: convert one of them."
+    ):
+        manual_bp.sgd_step(parameters, manual_bp.init_parameters(), 0.1)
+
+
 def test_mixed_libraries() -> None:
     with refused(
         TypeError,

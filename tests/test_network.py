@@ -94,6 +94,17 @@ def test_numpy_scalars_are_arrays_too() -> None:
     assert again < loss
 
 
+@pytest.mark.parametrize("kind", [np.asarray, np.float64])
+def test_float64_parameters_want_float64_inputs(kind: Callable[[Any], Any]) -> None:
+    """Arrays of shape () and NumPy's scalars alike; only Python floats take the inputs' dtype."""
+    inputs = {name: value.astype(np.float32) for name, value in random_inputs().items()}
+    parameters = {name: kind(value) for name, value in manual_bp.init_parameters().items()}
+    with pytest.raises(TypeError, match=r"must have one dtype; w13 is float64 and x1 is float32"):
+        manual_bp.forward(parameters, inputs)
+    floats = {name: float(value) for name, value in parameters.items()}
+    assert manual_bp.forward(floats, inputs)["loss"].dtype == np.float32
+
+
 def test_forward_names_every_value() -> None:
     inputs = random_inputs((8,))
     values = manual_bp.forward(manual_bp.init_parameters(), inputs)
@@ -193,6 +204,29 @@ def test_sgd_step_leaves_the_old_alone() -> None:
     assert_identical(gradients, slopes)
     assert_identical(new, {name: old[name] - 0.25 * slopes[name] for name in PARAMETERS})
     assert new is not parameters
+
+
+@pytest.mark.parametrize("rate", [0.1, np.float64(0.1), np.float32(0.1), np.asarray(0.1)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_training_keeps_arrays_of_their_dtype(dtype: type, rate: Any) -> None:
+    """Whatever kind of number the learning rate is: what a step gives is what a step takes."""
+    parameters = manual_bp.init_parameters(1, dtype)
+    inputs = {name: value.astype(dtype) for name, value in random_inputs((100,)).items()}
+    for _ in range(3):
+        parameters = manual_bp.sgd_step(
+            parameters, manual_bp.gradients(parameters, inputs)[1], rate
+        )
+        assert {type(value) for value in parameters.values()} == {np.ndarray}
+        assert {(value.dtype, value.shape) for value in parameters.values()} == {
+            (np.dtype(dtype), ())
+        }
+
+
+def test_python_float_parameters_become_arrays_in_training() -> None:
+    parameters = {name: float(v) for name, v in manual_bp.init_parameters(1).items()}
+    inputs = {name: value.astype(np.float32) for name, value in random_inputs((100,)).items()}
+    new = manual_bp.sgd_step(parameters, manual_bp.gradients(parameters, inputs)[1], 0.1)
+    assert {(type(value), value.dtype.name) for value in new.values()} == {(np.ndarray, "float32")}
 
 
 def test_forward_and_backward_leave_their_arguments_alone() -> None:
@@ -319,12 +353,13 @@ def test_python_floats_take_the_dtype_of_the_arrays(library: Library) -> None:
 
 
 def test_a_training_step_keeps_library_dtype_and_device(library: Library) -> None:
-    """NumPy's own arithmetic turns arrays of shape () into its scalars: those are fine."""
+    """NumPy's scalars may stand for its arrays of shape () in the loss and the gradients only."""
     parameters = {n: library.make(v) for n, v in manual_bp.init_parameters(3).items()}
     inputs = {name: library.make(value) for name, value in random_inputs().items()}
     loss, slopes = manual_bp.gradients(parameters, inputs)
     new = manual_bp.sgd_step(parameters, slopes, 0.125)
     like = parameters["w13"]
+    assert {type(value) for value in new.values()} == {type(like)}
     for value in (loss, *slopes.values(), *new.values()):
         assert isinstance(value, (type(like), np.generic))
         assert (value.dtype, value.shape, device(value)) == (like.dtype, (), device(like))
