@@ -1,6 +1,7 @@
 """The assignment network's backward pass, written by hand; see `manual_bp.network`.
 
-Works on NumPy, torch, JAX, CuPy and array-api-strict arrays alike, and never imports torch.
+Works on NumPy, torch, JAX and array-api-strict arrays alike (on CuPy's through array-api-compat,
+not tested here), and never imports torch.
 """
 
 from manual_bp.network import (

@@ -1,7 +1,8 @@
 """The scalar functions of the network, each directly above its derivative.
 
 Every function is elementwise, takes and returns real floating arrays of any library that
-array-api-compat knows (NumPy, torch, JAX, CuPy, array-api-strict), and keeps dtype and device.
+array-api-compat knows (NumPy, torch, JAX and array-api-strict; CuPy too, but that is not tested
+here), and keeps dtype and device.
 Every one stays within 4 ulp of the exact value over its whole domain, in float64, float32,
 bfloat16 and float16; `tests/test_functions.py` measures it against mpmath. JAX keeps to that down
 to the smallest normal number: it takes subnormal numbers for 0.
