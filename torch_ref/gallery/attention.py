@@ -26,12 +26,12 @@ def attention_inputs(draw: Draw) -> Values:
 
 def attention(values: Values) -> Values:
     """y = softmax(q k^T / sqrt(width)) v; `group` heads in a row share one head of k and v."""
-    k, v, mask = (values[name] for name in ("k", "v", "mask"))
-    group = len(values["q"]) // len(k)
-    keys, shared = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
-    scores = values["q"] @ keys.mT / math.sqrt(k.shape[-1])  # (heads, queries, keys)
+    q, mask = values["q"], values["mask"]
+    group = len(q) // len(values["k"])
+    k, v = (values[name].repeat_interleave(group, 0) for name in ("k", "v"))
+    scores = q @ k.mT / math.sqrt(q.shape[-1])  # (heads, queries, keys)
     weights = scores.masked_fill(~mask, -math.inf).softmax(-1)  # (heads, queries, keys)
-    y = weights @ shared  # (heads, queries, width)
+    y = weights @ v  # (heads, queries, width)
     loss = (y * values["upstream"]).sum()
     return {"scores": scores, "weights": weights, "y": y, "loss": loss}
 
