@@ -1,11 +1,14 @@
 """The command as its users meet it: output, exit codes, files, and what it refuses."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -145,6 +148,186 @@ def test_a_file_that_could_not_be_finished_leaves_the_old_one(
     assert os.listdir(tmp_path) == ["report.json"]
 
 
+# a twin of the user's ----------------------------------------------------------------------------
+
+USERS = """
+import torch
+from torch_ref import Twin
+
+def inputs(draw):
+    return {"x": draw.normal(), "w": draw.uniform(0.5, 2.0)}
+
+def reference(values):
+    y = torch.tanh(values["w"] * values["x"])
+    return {"y": y, "loss": y**2}
+
+def manual(values):
+    y = torch.tanh(values["w"] * values["x"])
+    dy = 2 * y
+    return {"y": dy, "w": dy * (1 - y * y) * values["x"]}
+
+def broken(values):
+    return {**manual(values), "w": -manual(values)["w"]}
+
+def interrupted(values):
+    raise KeyboardInterrupt
+
+def raising(values):
+    return {"y": values["y"]}
+
+right = Twin("tanh", inputs, reference, manual)
+wrong = Twin("wrong tanh", inputs, reference, broken)
+stopped = Twin("stopped", inputs, reference, interrupted)
+bad_inputs = Twin("bad inputs", raising, reference, manual)
+bad_reference = Twin("bad reference", inputs, raising, manual)
+bad_manual = Twin("bad manual", inputs, reference, raising)
+"""
+
+
+@pytest.fixture
+def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a file of twins, mine.py; its modules are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    (tmp_path / "mine.py").write_text(USERS)
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("address", ["mine.py:right", "mine:right"])
+def test_verify_a_file_or_a_module(
+    address: str, users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--cases", "60", "--dtype", "float32", "--json", "report.json"]
+    assert main(["verify", address, *options]) == 0
+    assert "tanh, 60 cases, float32, cpu, seed 0" in capsys.readouterr().out
+    (report,) = json.loads((users / "report.json").read_text())["reports"]
+    assert (report["twin"], [row["name"] for row in report["rows"]]) == ("tanh", ["y", "w"])
+
+
+def test_a_wrong_twin_and_its_replay(users: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "mine.py:wrong", "--cases", "60", "--dtype", "float64"]) == 1
+    assert "differ" in capsys.readouterr().out
+    assert main(["replay", "0:17", "mine.py:wrong"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "wrong tanh, case 0:17 (ordinary), float64"
+    (row,) = [line for line in lines if "dL/dw" in line]
+    assert row.split()[-1] == "differ"
+
+
+def test_ctrl_c_is_exit_code_130(users: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "mine.py:stopped", "--cases", "60"]) == 130
+    assert capsys.readouterr().err.strip() == "gradtwin: stopped"
+
+
+@pytest.mark.parametrize("command", [["verify"], ["replay", "0:1"]])
+@pytest.mark.parametrize("which", ["inputs", "reference", "manual"])
+def test_a_function_that_raises_is_one_sentence_with_its_line(
+    which: str, command: list[str], users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, f"mine.py:bad_{which}"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("gradtwin: ")
+    assert message.count("\n") == 1
+    line = 1 + USERS.splitlines().index('    return {"y": values["y"]}')
+    for part in (which, f"mine.py, line {line}"):
+        assert part in message
+    assert "Error" in message
+
+
+@pytest.mark.parametrize("command", [["verify"], ["replay", "0:1"]])
+def test_a_twin_that_is_not_there(
+    command: list[str], users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "mine.py:twin"]) == 2
+    names = "right, wrong, stopped, bad_inputs, bad_reference, bad_manual"
+    message = f"gradtwin: mine.py has no twin twin; the twins there are {names}."
+    assert capsys.readouterr().err.strip() == message
+
+
+# new ---------------------------------------------------------------------------------------------
+
+
+def test_new_writes_a_file_that_agrees_at_once(
+    users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", "my_layer"]) == 0
+    message = "my_layer.py is written; judge it with: gradtwin verify my_layer.py"
+    assert capsys.readouterr().out.strip() == message
+    assert "template" not in (users / "my_layer.py").read_text()
+    assert main(["verify", "my_layer.py"]) == 0
+    output = capsys.readouterr().out
+    assert "my_layer, 100 cases, float64, cpu, seed 0" in output
+    assert output.count("agree: every difference is rounding") == 2
+    for name in ("y", "z", "w", "b", "x", "target"):
+        assert f"dL/d{name} " in output
+
+
+def test_each_line_of_the_starting_file_is_judged(
+    users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake in any gradient of it is found, and found there."""
+    main(["new", "layer"])
+    text = (users / "layer.py").read_text()
+    for line, name in {
+        "dy = 2 * (y - target)": "y",
+        "dz = dy * (1 - y * y)": "z",
+        "dw = x.T @ dz": "w",
+        "db = dz.sum(0)": "b",
+        "dx = dz @ w.T": "x",
+    }.items():
+        assert text.count(line) == 1
+        (users / "layer.py").write_text(text.replace(line, f"{line} * 1.001"))
+        assert main(["verify", "layer.py", "--cases", "8", "--dtype", "float64"]) == 1
+        assert f"the mistake enters at dL/d{name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mine", "mine.py is there already, and is left as it is."),
+        ("mine.py", "'mine.py' is no Python name: letters, digits and underscores are needed, "),
+        ("2nd", "'2nd' is no Python name"),
+        ("class", "'class' is no Python name"),
+        ("a/b", "'a/b' is no Python name"),
+        ("", "'' is no Python name"),
+        ("torch", "torch is the name of an installed module: choose another one."),
+        ("random", "random is the name of an installed module"),
+    ],
+)
+def test_new_refuses(
+    name: str, message: str, users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new", name]) == 2
+    assert capsys.readouterr().err.startswith(f"gradtwin: {message}")
+    assert os.listdir(users) == ["mine.py"]
+    assert (users / "mine.py").read_text() == USERS
+
+
+def test_new_leaves_no_part_of_a_file(
+    users: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    usual = Path.open
+
+    def open_full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name != "layer.py":
+            return usual(path, *arguments, **options)
+        path.touch(exist_ok=False)
+        return Full()
+
+    monkeypatch.setattr(Path, "open", open_full)
+    assert main(["new", "layer"]) == 2
+    message = "gradtwin: layer.py cannot be written: No space left on device."
+    assert capsys.readouterr().err.strip() == message
+    assert os.listdir(users) == ["mine.py"]
+
+
 # replay ------------------------------------------------------------------------------------------
 
 
@@ -185,7 +368,10 @@ REFUSED = {
     "no number": (["verify", "--cases", "many"], "a whole number of cases, 1 or more, is needed"),
     "dtype": (["verify", "--dtype", "float64,double"], "'double' is not a dtype; give one or sev"),
     "integer dtype": (["verify", "--dtype", "int32"], "'int32' is not a dtype"),
-    "device": (["verify", "--device", "gpu"], "'gpu' is not a device; give cpu, cuda or cuda:N, or auto"),
+    "device": (
+        ["verify", "--device", "gpu"],
+        "'gpu' is not a device; give cpu, cuda or cuda:N, or auto",
+    ),
     "seed": (["verify", "--seed", "-1"], "'-1': a whole number from 0 to 2^64 - 1 is needed"),
     "case": (["replay", "17"], "'17': SEED:INDEX is needed, for example 0:17"),
     "case of letters": (["replay", "a:b"], "'a:b': SEED:INDEX is needed, for example 0:17"),

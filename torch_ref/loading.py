@@ -6,6 +6,7 @@ import sysconfig
 import traceback
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeGuard
@@ -75,6 +76,7 @@ def _run_file(place: str) -> ModuleType:
         raise LoadingError(f"{place} cannot be read: {error.strerror}.") from None
     module = ModuleType(_module_name(path))
     module.__file__, module.__package__ = str(path.resolve()), ""
+    module.__spec__ = ModuleSpec(module.__name__, None, origin=module.__file__)
     _make_importable(path.resolve().parent)
     sys.modules[module.__name__] = module  # dataclasses and inspect look there
     try:

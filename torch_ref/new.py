@@ -1,6 +1,7 @@
 """`gradtwin new NAME`: a starting file, a copy of `torch_ref/template.py` under the user's name."""
 
 import keyword
+import sys
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,9 @@ def write_starting_file(name: str, folder: Path) -> Path:
     path = folder / f"{name}.py"
     if path.exists():
         raise FileExistsError(f"{path.name} is there already, and is left as it is.")
-    if find_spec(name) is not None:  # beside it, `import torch` would find torch.py
+    if (
+        name in sys.modules or find_spec(name) is not None
+    ):  # beside it, `import torch` would find torch.py
         raise ValueError(f"{name} is the name of an installed module: choose another one.")
     _write_whole(path, starting_text(name))
     return path
