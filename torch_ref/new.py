@@ -21,9 +21,8 @@ def write_starting_file(name: str, folder: Path) -> Path:
     path = folder / f"{name}.py"
     if path.exists():
         raise FileExistsError(f"{path.name} is there already, and is left as it is.")
-    if (
-        name in sys.modules or find_spec(name) is not None
-    ):  # beside it, `import torch` would find torch.py
+    # a file torch.py would be what `import torch` finds in its folder
+    if name in sys.modules or find_spec(name) is not None:
         raise ValueError(f"{name} is the name of an installed module: choose another one.")
     _write_whole(path, starting_text(name))
     return path
