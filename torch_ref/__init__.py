@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch_ref.assignment import assignment_twin
-    from torch_ref.compare import Draw, Report, Row, Twin, verify
+    from torch_ref.compare import Draw, Report, Row, Twin, TwinError, verify
     from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Report",
     "Row",
     "Twin",
+    "TwinError",
     "assignment_twin",
     "verify",
 ]
@@ -23,7 +24,9 @@ _HOME = {
     "AssignmentNet": "torch_ref.module",
     "ItakuraSaitoLoss": "torch_ref.module",
     "assignment_twin": "torch_ref.assignment",
-} | dict.fromkeys(("Draw", "Report", "Row", "Twin", "verify"), "torch_ref.compare")
+} | dict.fromkeys(
+    ("Draw", "Report", "Row", "Twin", "TwinError", "verify"), "torch_ref.compare"
+)
 
 
 def __getattr__(name: str) -> Any:  # so that `gradtwin --help` need not wait for torch

@@ -1,37 +1,180 @@
-"""What a manual side must keep to, apart from the numbers: each breach is one clear sentence."""
+"""What a twin must keep to, apart from the numbers: each breach is one clear sentence."""
 
+import traceback
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
+from torch import Tensor
 
-from torch_ref.compare.reference import same_answers
-from torch_ref.compare.twin import Twin, Values
+from torch_ref.compare.reference import gradients_by_autograd, same_answers
+from torch_ref.compare.twin import Twin, TwinError, Values
 
 
-def run_manual(twin: Twin, inputs: Values) -> tuple[Values, list[str]]:
-    """The manual side's answer on a copy of the inputs, and what is wrong with how it came about.
+def call(twin: Twin, part: str, argument: Any) -> Any:
+    """What twin.inputs, twin.reference or twin.manual returns.
+
+    Raises TwinError for whatever it raises, with the place; out of memory goes through as it is.
+    """
+    function: Callable[[Any], Any] = getattr(twin, part)
+    try:
+        return function(argument)
+    except (torch.OutOfMemoryError, TwinError):
+        raise
+    except Exception as error:  # anything at all can come out of a stranger's code
+        raise TwinError(f"{twin.name}: {part} raised {told(error)}.") from error
+
+
+def told(error: Exception) -> str:
+    """The error's kind, text, and the line of the author's code that it came from."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    text = " ".join(str(error).split()) or "no message"
+    outside = [frame for frame in frames if "site-packages" not in frame.filename]
+    if not outside:
+        return f"{type(error).__name__}: {text}"
+    place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}"
+    return f"{type(error).__name__} at {place}: {text.rstrip('.')}"
+
+
+def check_inputs(twin: Twin, inputs: Any) -> None:
+    """Raise TwinError unless these are a dict of tensors with a floating one among them."""
+    if not isinstance(inputs, dict):
+        raise TwinError(
+            f"{twin.name}: inputs must return a dict of tensors by name; got "
+            f"{type(inputs).__name__}."
+        )
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            raise TwinError(
+                f"{twin.name}: inputs gave {name} as a {type(value).__name__}; a torch.Tensor is "
+                "needed: use the helpers of `draw`, or draw.cast."
+            )
+    if not any(value.is_floating_point() for value in inputs.values()):
+        raise TwinError(f"{twin.name}: inputs gave no floating tensor: there is no gradient.")
+
+
+def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:
+    """Whether the loss has one number a case; TwinError where it has neither that nor shape ()."""
+    with torch.no_grad():
+        values = call(twin, "reference", dict(inputs))
+    if not isinstance(values, dict):
+        raise TwinError(
+            f"{twin.name}: reference must return a dict of tensors by name, with the loss under "
+            f'"loss"; got {type(values).__name__}.'
+        )
+    if "loss" not in values:
+        raise TwinError(
+            f'{twin.name}: reference must return the loss under "loss"; it returned '
+            f"{', '.join(map(str, values)) or 'nothing'}."
+        )
+    strays = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    if strays:
+        raise TwinError(
+            f"{twin.name}: reference gave {strays[0]} as a {type(values[strays[0]]).__name__}; a "
+            "torch.Tensor is needed."
+        )
+    shape = tuple(values["loss"].shape)
+    if shape not in ((), (probe,)):
+        raise TwinError(
+            f"{twin.name}: the loss must be a scalar, shape (), or one number a case, shape "
+            f"({probe},) here; got {shape}: sum it, or take its mean."
+        )
+    if shape and any(value.shape[:1] != (probe,) for value in inputs.values()):
+        raise TwinError(
+            f"{twin.name}: the loss has one number a case, so every input needs the cases in its "
+            "first dimension (draw.cases of them)."
+        )
+    return bool(shape)
+
+
+def check_reference(twin: Twin, inputs: Values) -> None:
+    """Raise TwinError for a reference that changes its inputs or answers differently again."""
+    given = {name: copy_of(value) for name, value in inputs.items()}
+    with torch.no_grad():
+        first = call(twin, "reference", given)
+    for name, value in inputs.items():
+        if name not in given or not same_answers({name: given[name]}, {name: value}):
+            raise TwinError(
+                f"{twin.name}: reference changed its input {name} in place: it must leave its "
+                "inputs as they are."
+            )
+    with torch.no_grad():
+        again = call(twin, "reference", dict(inputs))
+    if not same_answers(first, again):
+        raise TwinError(
+            f"{twin.name}: reference gave another answer on a second run with the same inputs: it "
+            "must draw nothing itself; make a dropout mask an input, for example."
+        )
+    try:
+        gradients_by_autograd(twin.reference, inputs)
+    except RuntimeError as error:
+        raise TwinError(
+            f"{twin.name}: autograd cannot differentiate the reference: {told(error)}."
+        ) from error
+
+
+def copy_of(value: Tensor) -> Tensor:
+    """The same numbers in memory of their own, laid out alike, repeated slices included."""
+    repeated = [axis for axis, stride in enumerate(value.stride()) if stride == 0]
+    base = value
+    for axis in repeated:
+        base = base.narrow(axis, 0, min(1, base.shape[axis]))
+    room = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device)
+    return room.copy_(base).expand(value.shape) if repeated else room.copy_(base)
+
+
+def run_manual(twin: Twin, inputs: Values) -> tuple[Values, list[str], list[str]]:
+    """The manual side's answer on a copy of the inputs, what is wrong with how it came about, and
+    what is worth saying.
 
     It runs twice, the second time where autograd can record nothing.
     """
-    given = {name: value.clone() for name, value in inputs.items()}
-    answer = twin.manual(given)
+    given = {name: copy_of(value) for name, value in inputs.items()}
+    answer = call(twin, "manual", given)
     if not isinstance(answer, dict):
-        return {}, [f"manual must return a dict of gradients by name; got {type(answer).__name__}."]
+        wrong = f"manual must return a dict of gradients by name; got {type(answer).__name__}."
+        return {}, [wrong], []
+    answer = {name: value for name, value in answer.items() if value is not None}
     if not answer:
-        return {}, ["manual gave no gradient: it must return dL/d(name) of at least one quantity."]
+        wrong = "manual gave no gradient: it must return dL/d(name) of at least one quantity."
+        return {}, [wrong], []
     breaches = _breaches(answer, given, inputs)
+    notes = [
+        f"manual gave dL/d{name} as a {type(value).__module__}.{type(value).__name__}: it was "
+        "converted to a torch.Tensor.".replace("builtins.", "")
+        for name, value in answer.items()
+        if _convertible(value)
+    ]
     again, reason = _without_autograd(twin, inputs)
     if reason:
         breaches.append(reason)
-    elif not breaches and not same_answers(answer, again):
+    elif not breaches and not same_answers(as_tensors(answer, inputs), as_tensors(again, inputs)):
         breaches.append("manual gave another answer on a second run with the same inputs.")
-    tensors = {n: value.detach() for n, value in answer.items() if isinstance(value, torch.Tensor)}
-    return tensors, breaches
+    return as_tensors(answer, inputs), breaches, notes
 
 
-def _breaches(answer: Values, given: Values, inputs: Values) -> list[str]:
+def as_tensors(answer: Any, inputs: Values) -> Values:
+    """An answer's tensors; Python floats and NumPy arrays converted to the inputs' dtype."""
+    like = next(value for value in inputs.values() if value.is_floating_point())
+    return {
+        name: torch.as_tensor(value).to(like) if _convertible(value) else value.detach()
+        for name, value in (answer.items() if isinstance(answer, dict) else ())
+        if _convertible(value) or isinstance(value, Tensor)
+    }
+
+
+def _convertible(value: Any) -> bool:
+    return isinstance(value, (float, np.ndarray, np.floating))
+
+
+def _breaches(answer: dict[str, Any], given: Values, inputs: Values) -> list[str]:
     strays = [
         f"dL/d{name} is a {type(value).__name__}; a torch.Tensor is needed."
         for name, value in answer.items()
-        if not isinstance(value, torch.Tensor)
+        if not isinstance(value, Tensor) and not _convertible(value)
     ]
     changed = [
         f"manual changed its input {name} in place: it must leave its inputs as they are."
@@ -46,10 +189,12 @@ def _breaches(answer: Values, given: Values, inputs: Values) -> list[str]:
     return [*strays, *changed, *recorded]
 
 
-def _without_autograd(twin: Twin, inputs: Values) -> tuple[Values, str]:
+def _without_autograd(twin: Twin, inputs: Values) -> tuple[Any, str]:
     try:
         with torch.inference_mode():
-            return twin.manual({name: value.clone() for name, value in inputs.items()}), ""
+            return twin.manual({name: copy_of(value) for name, value in inputs.items()}), ""
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         return {}, f"manual lets autograd record: it fails under torch.inference_mode ({error})."
 
@@ -60,17 +205,37 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
     problems = {}
     for name, value in answer.items():
         if name not in reference:
-            known = ", ".join(reference)
             problems[name] = (
-                f"manual gives dL/d{name}, which the reference does not know ({known})."
+                f"manual gives dL/d{name}, which the reference does not know"
+                f"{_guess(name, reference)}; it knows {', '.join(reference)}."
             )
         elif value.shape != reference[name].shape:
             problems[name] = (
                 f"dL/d{name} has shape {tuple(value.shape)}; {tuple(reference[name].shape)} is "
-                f"the shape of {name}."
+                f"expected, the shape of {name}{_shape_hint(value, reference[name])}."
             )
         elif value.dtype != like.dtype:
-            problems[name] = f"dL/d{name} has dtype {value.dtype}; the inputs are {like.dtype}."
+            problems[name] = (
+                f"dL/d{name} has dtype {value.dtype}; {like.dtype} is expected, that of the inputs."
+            )
         elif value.device != like.device:
-            problems[name] = f"dL/d{name} is on {value.device}; the inputs are on {like.device}."
+            problems[name] = (
+                f"dL/d{name} is on {value.device}; {like.device} is expected, where the inputs are."
+            )
     return problems
+
+
+def _guess(name: str, known: Values) -> str:
+    close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _shape_hint(value: Tensor, reference: Tensor) -> str:
+    """What a wrong shape looks like: transposed, or not summed over what was broadcast."""
+    if value.ndim >= 2 and value.shape == reference.T.shape if reference.ndim == 2 else False:
+        return ": it looks transposed"
+    extra = value.ndim - reference.ndim
+    if extra > 0 and value.shape[extra:] == reference.shape:
+        axes = ", ".join(map(str, range(extra)))
+        return f": sum it over axis {axes}, along which {'it'} was broadcast"
+    return ""

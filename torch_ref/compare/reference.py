@@ -4,49 +4,127 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_ref.compare.twin import Values
 
+aten = torch.ops.aten
+# Fused operations have no rule of their own: they are taken apart into those that have.
+_TAKEN_APART = (
+    aten.native_layer_norm, aten.native_batch_norm, aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_functional, aten.native_group_norm, aten._softmax,
+    aten._log_softmax, aten.gelu, aten.elu, aten.leaky_relu, aten.celu, aten.selu, aten.mish,
+    aten.addmm, aten.addmv, aten.baddbmm, aten.var, aten.var_mean, aten.std, aten.norm,
+    aten.linalg_vector_norm, aten.embedding, aten.sigmoid_backward, aten.tanh_backward,
+    aten.index_add, aten.lerp, aten.addcmul, aten.addcdiv, aten.xlogy, aten.hypot, aten.logit,
+)  # fmt: skip
+_RULES_OF_THEIR_OWN = (
+    aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward,
+)  # fmt: skip
 
-def reference_gradients(
-    reference: Callable[[Values], Values], inputs: Values, names: tuple[str, ...] | None = None
+
+def _variance(
+    value: Tensor, dims: list[int] | None, correction: float = 1, *, output_dtype: object = None
+) -> Tensor:
+    """The mean squared deviation from the mean, as it is defined."""
+    axes = dims or list(range(value.ndim))
+    deviation = value - value.mean(axes, keepdim=True)
+    count = 1
+    for axis in axes:
+        count *= value.shape[axis]
+    return (deviation * deviation).sum(axes) / (count - correction)
+
+
+DECOMPOSITIONS = {
+    operation: apart
+    for operation, apart in {
+        **core_aten_decompositions(),
+        **get_decompositions(_TAKEN_APART),
+        torch.ops.prims.var.default: _variance,
+    }.items()
+    if getattr(operation, "overloadpacket", None) not in _RULES_OF_THEIR_OWN
+}
+
+
+def gradients_by_autograd(
+    reference: Callable[[Values], Values],
+    inputs: Values,
+    names: tuple[str, ...] | None = None,
+    given: Values | None = None,
+    upstream: Tensor | None = None,
 ) -> Values:
     """dL/d(name) by autograd for the named inputs and intermediates (all of them when None).
 
     A name that the reference does not know is left out; one that the loss does not depend on has
     gradient zero.
+
+    given: gradients to go on with instead, by name: what autograd has found for a quantity is
+    still what is returned for it, but what lies further back is found from the given one.
+    upstream: the gradient to start from, in the shape of the loss; 1 where there is none.
     """
     leaves = {
         name: value.detach().requires_grad_() if value.is_floating_point() else value
         for name, value in inputs.items()
     }
     with torch.enable_grad():
-        values = {**leaves, **reference(leaves)}
+        values = {**leaves, **reference(dict(leaves))}
         wanted = {
             name: values[name]
             for name in (values if names is None else names)
             if name in values and name != "loss" and values[name].requires_grad
         }
+        replaced = {name: value for name, value in (given or {}).items() if name in wanted}
+        found: Values = {}
+        hooks = [_replace(wanted[name], name, value, found) for name, value in replaced.items()]
+        loss = values["loss"] if upstream is None else values["loss"] * upstream
         grads = torch.autograd.grad(
-            values["loss"].sum(), list(wanted.values()), allow_unused=True, materialize_grads=True
+            loss.sum(), list(wanted.values()), allow_unused=True, materialize_grads=True
         )
-    return dict(zip(wanted, grads, strict=True))
+        for hook in hooks:
+            hook.remove()
+    return {**dict(zip(wanted, grads, strict=True)), **found}
+
+
+def _replace(
+    quantity: Tensor, name: str, given: Tensor, found: Values
+) -> torch.utils.hooks.RemovableHandle:
+    """Keep the gradient that arrives at a quantity, and go on with the given one."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        found[name] = gradient
+        return given
+
+    register: Callable[..., torch.utils.hooks.RemovableHandle] = quantity.register_hook
+    return register(hook)
 
 
 def record(function: Callable[[Values], Values], example: Values) -> GraphModule:
-    """The graph of `function` on float64 inputs shaped as `example`, dead operations removed.
+    """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
+    taken apart, dead ones removed.
 
     Its `meta["inputs"]` holds the inputs' names, in the order of the graph's placeholders.
     Raises whatever the function raises when it looks at numbers while it is recorded.
     """
-    # the function gets a dict of its own: it may take names out of it
-    graph = make_fx(lambda values: function(dict(values)))(example)
-    graph.meta["inputs"] = tuple(example)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
+    # Attention is recorded by its formula: the fused kernels cannot be taken apart. The function
+    # gets a dict of its own, since it may take names out of it.
+    with sdpa_kernel(SDPBackend.MATH):
+        as_written = make_fx(lambda values: function(dict(values)))(example)
+    as_written.graph.eliminate_dead_code()
+    as_written.recompile()
+    flat = tuple(example.values())
+    names = tuple(as_written(example))
+    pure = make_fx(
+        functionalize(lambda *tensors: tuple(as_written(dict(zip(example, tensors))).values())),
+        decomposition_table=DECOMPOSITIONS,
+    )(*flat)
+    pure.graph.eliminate_dead_code()
+    pure.recompile()
+    pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
+    return pure
 
 
 def same_answers(left: Values, right: Values) -> bool:

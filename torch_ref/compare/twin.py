@@ -2,24 +2,39 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Values = dict[str, Tensor]
+Shape = tuple[int, ...]
 
-# Cases are drawn in whole shards, each with a counter of its own, and then cut: case 17 of a seed
-# is the same whether 100 cases are asked for or a million. 2^14 float64 numbers are 128 KiB.
-SHARD = 16_384
+# What the harness does to every twin's inputs of its own accord; see `torch_ref.compare.stress`.
+STRESS = (
+    "scaled up",
+    "scaled down",
+    "mixed scales",
+    "tied",
+    "zeros",
+    "grid",
+    "strided",
+    "expanded",
+)
+
+
+class TwinError(ValueError):
+    """A twin that cannot be judged as it stands; the message is one clear sentence."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Random numbers for one shard of cases, the same on every device and for every dtype.
+    """Random numbers for some cases, the same on every device and for every dtype.
 
-    Each helper draws `cases` float64 numbers from `generator` on the CPU and only then casts to
-    `dtype` and moves to `device`. `stratum` is the kind of place the cases shall reach.
+    Each helper draws float64 numbers from `generator` on the CPU and only then casts to `dtype` and
+    moves to `device`. Without a shape it draws one number a case, shape (cases,); a shape is taken
+    as it is. `stratum` is the kind of place the cases shall reach.
     """
 
     generator: np.random.Generator
@@ -27,38 +42,61 @@ class Draw:
     device: torch.device
     cases: int
     stratum: str
+    sizes: Callable[[int, int], int]
 
-    def normal(self, mean: float = 0.0, std: float = 1.0) -> Tensor:
-        """Normal numbers, shape (cases,)."""
-        return self.cast(self.generator.normal(mean, std, self.cases))
+    def normal(self, mean: float = 0.0, std: float = 1.0, shape: Shape | None = None) -> Tensor:
+        """Normal numbers of the twin's dtype."""
+        return self.cast(self.generator.normal(mean, std, self._shape(shape)))
 
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform numbers in [low, high), shape (cases,)."""
-        return self.cast(self.generator.uniform(low, high, self.cases))
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: Shape | None = None) -> Tensor:
+        """Uniform numbers in [low, high) of the twin's dtype."""
+        return self.cast(self.generator.uniform(low, high, self._shape(shape)))
 
-    def log_normal(self, mean: float = 0.0, std: float = 1.0) -> Tensor:
-        """exp of normal numbers, shape (cases,)."""
-        return self.cast(self.generator.lognormal(mean, std, self.cases))
+    def log_normal(self, mean: float = 0.0, std: float = 1.0, shape: Shape | None = None) -> Tensor:
+        """exp of normal numbers, in the twin's dtype."""
+        return self.cast(self.generator.lognormal(mean, std, self._shape(shape)))
 
-    def integers(self, low: int, high: int) -> Tensor:
-        """Integers in [low, high) as int64, shape (cases,)."""
-        return torch.as_tensor(self.generator.integers(low, high, self.cases)).to(self.device)
+    def integers(self, low: int, high: int, shape: Shape | None = None) -> Tensor:
+        """Integers in [low, high) as int64."""
+        numbers = self.generator.integers(low, high, self._shape(shape))
+        return torch.as_tensor(numbers).to(self.device)
 
-    def cast(self, numbers: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Tensor:
+    def booleans(self, probability: float = 0.5, shape: Shape | None = None) -> Tensor:
+        """True with this probability, as bool."""
+        numbers = self.generator.random(self._shape(shape)) < probability
+        return torch.as_tensor(numbers).to(self.device)
+
+    def size(self, low: int, high: int) -> int:
+        """The size of an axis, low to high inclusive: another one in other cases of a run.
+
+        Few sets of sizes take turns, since each means recording the graphs anew.
+        """
+        return self.sizes(low, high)
+
+    def cast(self, numbers: np.ndarray[Any, np.dtype[np.float64]] | float) -> Tensor:
         """Numbers drawn from `generator` directly, in `dtype` on `device`."""
-        return torch.as_tensor(numbers).to(self.dtype).to(self.device)
+        return torch.as_tensor(numbers, dtype=torch.float64).to(self.dtype).to(self.device)
+
+    def _shape(self, shape: Shape | None) -> Shape:
+        return (self.cases,) if shape is None else shape
 
 
 @dataclass(frozen=True)
 class Twin:
     """A backward pass written by hand beside a reference that autograd differentiates.
 
-    inputs(draw): `draw.cases` independent cases, the first dimension of every tensor.
+    inputs(draw): tensors by name: floating ones, which have gradients, and others (integers, bool).
     reference(values): plain differentiable torch on those inputs; returns named intermediates and
-        "loss", one number a case, shape (cases,).
-    manual(values): hand-written dL/d(name) of every case, names being inputs or intermediates, in
-        the order in which they were derived.
+        "loss".
+    manual(values): hand-written dL/d(name), names being inputs or intermediates, in the order in
+        which they were derived. It may leave names out.
     strata: the kinds of cases `inputs` can make, by turns; `dataclasses.replace` picks some.
+    stress: what the harness does to the inputs of its own accord, by turns with `strata`; () for
+        nothing.
+
+    A loss of shape () makes it a *one-case* twin: `inputs` draws one case, each tensor of the shape
+    it has in real life. A loss of shape (cases,) makes it a *batched* twin: `draw.cases`
+    independent cases, in the first dimension of every tensor.
     """
 
     name: str
@@ -66,22 +104,31 @@ class Twin:
     reference: Callable[[Values], Values]
     manual: Callable[[Values], Values]
     strata: tuple[str, ...] = ("ordinary",)
+    stress: tuple[str, ...] = STRESS
 
+    @staticmethod
+    def from_module(
+        module: torch.nn.Module,
+        loss: Callable[[Tensor, Values], Tensor],
+        manual: Callable[[Values], Values],
+        inputs: Callable[[Draw], Values],
+        *,
+        name: str | None = None,
+    ) -> "Twin":
+        """A twin whose reference is a module; see `torch_ref.compare.builders.from_module`."""
+        from torch_ref.compare.builders import from_module
 
-def draw_shard(
-    twin: Twin, seed: int, shard: int, dtype: torch.dtype, device: torch.device
-) -> Values:
-    """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""
-    generator = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, shard]))
-    strata = len(twin.strata)
-    each = -(-SHARD // strata)
-    parts = [twin.inputs(Draw(generator, dtype, device, each, name)) for name in twin.strata]
-    return {
-        name: torch.stack([part[name] for part in parts], dim=1).flatten(0, 1)[:SHARD]
-        for name in parts[0]
-    }
+        return from_module(module, loss, manual, inputs, name=name)
 
+    @staticmethod
+    def from_function(
+        apply: Callable[..., Tensor],
+        reference: Callable[..., Tensor],
+        inputs: Callable[[Draw], Values],
+        *,
+        name: str | None = None,
+    ) -> "Twin":
+        """A twin of a custom Function; see `torch_ref.compare.builders.from_function`."""
+        from torch_ref.compare.builders import from_function
 
-def stratum_of(twin: Twin, index: int) -> str:
-    """The stratum of the case with this index."""
-    return twin.strata[index % SHARD % len(twin.strata)]
+        return from_function(apply, reference, inputs, name=name)

@@ -1,17 +1,19 @@
-"""verify: draw, run both sides, bound both, judge; shard after shard, in constant memory."""
+"""verify: draw, run both sides, bound both, judge; batch after batch, in constant memory."""
 
+import contextlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch.fx import GraphModule
 
-from torch_ref.compare.contract import check_answer, run_manual
-from torch_ref.compare.reference import record, reference_gradients, same_answers
-from torch_ref.compare.rounding import Arithmetic, Walked, walk
-from torch_ref.compare.twin import SHARD, Twin, Values, draw_shard
-from torch_ref.compare.verdict import Report, Side, Tally, judge
+from torch_ref.compare.cases import Batch, Cases
+from torch_ref.compare.report import DIFFER, Diagnosis, Report, Row
+from torch_ref.compare.rounding import Arithmetic
+from torch_ref.compare.sides import Recorder
+from torch_ref.compare.twin import Twin, TwinError
+from torch_ref.compare.verdict import Tally, judge
 
 DTYPES = {
     "float64": torch.float64,
@@ -19,12 +21,14 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+BATCHED_CASES, SINGLE_CASES = 100_000, 100
+SUSPECTS = 12  # batches with something wrong in them that a diagnosis looks at
 
 
 def verify(
     twin: Twin,
     *,
-    cases: int = 100_000,
+    cases: int | None = None,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
     seed: int = 0,
@@ -33,155 +37,155 @@ def verify(
     """Judge the twin's manual backward pass against its reference on random cases.
 
     The manual side runs in `dtype` (float64, float32, bfloat16 or float16) on `device`; the
-    reference runs in float64 on the same numbers. `progress` is called with the number of cases
-    done after each shard. Raises ValueError for bad arguments.
+    reference runs in float64 on the same numbers. cases: 100,000 for a batched twin and 100 for a
+    one-case twin where none is given. `progress` is called with the number of cases done so far.
+    Raises ValueError for bad arguments, and TwinError (a ValueError) for a twin that cannot be
+    judged: inputs or a loss of the wrong kind, a part that raises, a reference that is not
+    deterministic, or out of memory.
     """
-    if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1:
+    _check_arguments(cases, dtype, seed)
+    judging = Judge(twin, dtype, as_device(device), int(seed))
+    wanted = int(cases) if cases is not None else judging.default_cases
+    with _one_thread(judging.cases.batched):
+        for batch in judging.cases.batches(wanted):
+            judging.judge(batch)
+            if progress:
+                progress(batch.first + batch.count)
+        return judging.report(wanted)
+
+
+def verify_batch(twin: Twin, batch: Batch, *, seed: int = 0) -> Report:
+    """Judge the twin on these cases, drawn from `seed`; without a diagnosis."""
+    like = next(value for value in batch.inputs.values() if value.is_floating_point())
+    judging = Judge(twin, like.dtype, like.device, seed)
+    judging.judge(batch)
+    return judging.report(batch.count, explain=False)
+
+
+def as_device(device: torch.device | str) -> torch.device:
+    """The device, with a sentence where it cannot be had. Raises ValueError."""
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f'device must be "cpu" or "cuda"; got {device!r}.') from None
+    if found.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda"; got {device!r}.')
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device "cuda" was asked for, but torch finds no CUDA device: use "cpu".')
+    return found
+
+
+def _check_arguments(cases: Any, dtype: Any, seed: Any) -> None:
+    if cases is not None and not (_whole(cases) and cases > 0):
         raise ValueError(f"cases must be a positive whole number; got {cases!r}.")
     if dtype not in DTYPES.values():
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype}.")
-    if not 0 <= seed < 2**64:
-        raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1; got {seed}.")
-    judging = _Judge(twin, dtype, torch.device(device), seed)
-    for shard in range(-(-cases // SHARD)):
-        count = min(SHARD, cases - shard * SHARD)
-        judging.shard(shard, count)
-        if progress:
-            progress(shard * SHARD + count)
-    return judging.report(cases)
+        names = ", ".join(f"torch.{name}" for name in DTYPES)
+        raise ValueError(f"dtype must be one of {names}; got {dtype!r}.")
+    if not (_whole(seed) and 0 <= seed < 2**64):
+        raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1; got {seed!r}.")
 
 
-def verify_inputs(twin: Twin, inputs: Values, *, seed: int = 0, index: int = 0) -> Report:
-    """Judge the twin on these inputs, which are cases `index` and following of `seed`."""
-    like = next(value for value in inputs.values() if value.is_floating_point())
-    judging = _Judge(twin, like.dtype, like.device, seed)
-    judging.judge(inputs, index)
-    return judging.report(len(like))
+def _whole(number: Any) -> bool:
+    return hasattr(number, "__index__") and not isinstance(number, bool)
 
 
-@dataclass(frozen=True)
-class _Graphs:
-    """Both sides recorded for one shape of inputs; the manual one is None if it cannot be."""
+@contextlib.contextmanager
+def _one_thread(batched: bool) -> Iterator[None]:
+    """Shards fit the cache: splitting their small operations over threads costs more than it gives
+    (measured: 10 times the time where the cores are shared)."""
+    before = torch.get_num_threads()
+    try:
+        if batched:
+            torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
-    reference: GraphModule
-    manual: GraphModule | None
 
+class Judge:
+    """Tallies what the batches it is given show, and makes the report."""
 
-class _Judge:
     def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
         self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
-        self.graphs: dict[tuple[int, tuple[str, ...]], _Graphs] = {}
+        self.cases = Cases(twin, dtype, device, seed)
+        self.recorder = Recorder(twin, dtype)
+        self.arithmetic = Arithmetic.of(dtype)
         self.tallies: dict[str, Tally] = {}
-        self.failures: dict[str, None] = {}
-        self.notes: dict[str, None] = {}
+        self.suspects: list[Batch] = []
+        self.at_kinks = 0
 
-    def shard(self, shard: int, count: int) -> None:
-        drawn = draw_shard(self.twin, self.seed, shard, self.dtype, self.device)
-        self.judge({name: value[:count] for name, value in drawn.items()}, shard * SHARD)
+    @property
+    def default_cases(self) -> int:
+        return BATCHED_CASES if self.cases.batched else SINGLE_CASES
 
-    def judge(self, inputs: Values, first: int) -> None:
-        wide = {name: _widen(value) for name, value in inputs.items()}
-        answer, breaches = run_manual(self.twin, inputs)
-        known = reference_gradients(self.twin.reference, wide)
-        problems = check_answer(answer, known, inputs)
-        self.failures |= dict.fromkeys([*breaches, *problems.values()])
-        names = tuple(name for name in answer if name not in problems)
-        if not names:
+    def judge(self, batch: Batch) -> None:
+        """Judge all quantities on a batch; in halves where it does not fit into memory."""
+        try:
+            self._judge(batch)
+        except torch.OutOfMemoryError as error:
+            if batch.count < 2:
+                raise TwinError(
+                    f"{self.twin.name}: a single case does not fit into the memory of "
+                    f"{self.device}: make its tensors smaller, or use another device."
+                ) from error
+        else:
             return
-        graphs = self.recorded(wide, names, known)
-        wide_arithmetic = Arithmetic.of(torch.float64)
-        narrow_arithmetic = Arithmetic.of(self.dtype)
-        reference = walk(graphs.reference, wide, wide_arithmetic)
-        reference_narrow = (
-            reference
-            if self.dtype == torch.float64
-            else walk(graphs.reference, wide, narrow_arithmetic)
-        )
-        manual = walk(graphs.manual, wide, narrow_arithmetic) if graphs.manual else None
-        if manual is not None and manual.unbounded:
-            self.note_granted(f"it uses {', '.join(sorted(manual.unbounded))}, without a rule")
-            manual = None
-        self.note_unbounded(reference)
-        most = -math.log10(narrow_arithmetic.unit_roundoff)
-        for name in names:
-            given = answer[name].double()
-            if manual is not None:
-                manual_side = Side(manual.values[name], manual.bounds[name])
-            else:
-                manual_side = Side(given, reference_narrow.bounds[name])
-            reference_side = Side(reference.values[name], reference.bounds[name])
-            in_dtype = Side(reference_narrow.values[name], reference_narrow.bounds[name])
+        torch.cuda.empty_cache()
+        half = batch.count // 2
+        for start, count in ((0, half), (half, batch.count - half)):
+            part = {n: value[start : start + count] for n, value in batch.inputs.items()}
+            self.judge(replace(batch, inputs=part, first=batch.first + start, count=count))
+
+    def _judge(self, batch: Batch) -> None:
+        sides = self.recorder.sides(batch)
+        wrong = False
+        if sides.kinks is not None:
+            self.at_kinks += int(sides.kinks.sum())
+        for name, given in sides.manual.items():
             tally = judge(
-                name, given, manual_side, reference_side, in_dtype,
-                first_case=f"{self.seed}:{first}", most_digits=most,
-            )  # fmt: skip
+                name,
+                given,
+                sides.manual_side[name],
+                sides.reference[name],
+                sides.reference_in_dtype[name],
+                first_case=f"{self.seed}:{batch.first}",
+                batched=batch.batched,
+                most_digits=-math.log10(self.arithmetic.unit_roundoff),
+                unit_roundoff=self.arithmetic.unit_roundoff,
+                kinks=sides.kinks,
+            )
             before = self.tallies.get(name)
             self.tallies[name] = before + tally if before else tally
+            wrong = wrong or tally.wrong > 0
+        if wrong and len(self.suspects) < (1 if batch.batched else SUSPECTS):
+            self.suspects.append(batch)
 
-    def report(self, cases: int) -> Report:
+    def report(self, cases: int, *, explain: bool = True) -> Report:
+        """Everything found so far, as a report over that many cases."""
+        rows = tuple(self._row(tally) for tally in self.tallies.values())
+        wrong = tuple(row.name for row in rows if row.verdict == DIFFER)
+        diagnosis = Diagnosis()
+        if explain and wrong and self.suspects:
+            from torch_ref.compare.diagnosis import diagnose
+
+            diagnosis = diagnose(self.twin, self.suspects, self.dtype, wrong)
         return Report(
             twin=self.twin.name,
             cases=cases,
             dtype=str(self.dtype).removeprefix("torch."),
             device=str(self.device),
             seed=self.seed,
-            rows=tuple(tally.row() for tally in self.tallies.values()),
-            failures=tuple(self.failures),
-            notes=tuple(self.notes),
+            rows=rows,
+            failures=tuple(self.recorder.failures),
+            notes=tuple(self.recorder.notes),
+            missing=tuple(self.recorder.missing),
+            kinks=self.at_kinks / cases,
+            batched=self.cases.batched,
+            diagnosis=diagnosis,
         )
 
-    def recorded(self, wide: Values, names: tuple[str, ...], known: Values) -> _Graphs:
-        """Both graphs, recorded on other numbers, so that one that depends on its data shows."""
-        count = len(next(iter(wide.values())))
-        if (count, names) not in self.graphs:
-            example = {name: value.flip(0) for name, value in wide.items()}
-            reference = record(
-                lambda values: reference_gradients(self.twin.reference, values, names), example
-            )
-            wanted = {name: known[name] for name in names}
-            if not same_answers(reference(wide), wanted):
-                raise ValueError(
-                    f"The reference of {self.twin.name} takes other operations for other numbers: "
-                    "it cannot be recorded as one graph. Use torch.where instead of if."
-                )
-            self.graphs[count, names] = _Graphs(
-                reference, self.recorded_manual(example, wide, names)
-            )
-        return self.graphs[count, names]
-
-    def recorded_manual(
-        self, example: Values, wide: Values, names: tuple[str, ...]
-    ) -> GraphModule | None:
-        """The manual side's graph in float64, or None where that is not all it does."""
-
-        def manual(values: Values) -> Values:
-            answer = self.twin.manual(values)
-            return {name: answer[name] for name in names}
-
-        try:
-            graph = record(manual, example)
-            faithful = same_answers(graph(wide), manual(dict(wide)))
-        except Exception as error:  # anything at all can come out of a stranger's code
-            self.note_granted(f"it cannot be recorded: {type(error).__name__}")
-            return None
-        if faithful:
-            return graph
-        self.note_granted("it takes other operations for other numbers")
-        return None
-
-    def note_granted(self, why: str) -> None:
-        self.notes[
-            f"The manual side has no rounding bound of its own ({why}): it is granted that of the "
-            "reference in its dtype."
-        ] = None
-
-    def note_unbounded(self, walked: Walked) -> None:
-        for operation in sorted(walked.unbounded):
-            self.notes[
-                f"The reference uses {operation}, which has no rounding rule: what depends on it "
-                "is undecided."
-            ] = None
-
-
-def _widen(value: torch.Tensor) -> torch.Tensor:
-    return value.double() if value.is_floating_point() else value
+    def _row(self, tally: Tally) -> Row:
+        row = tally.row(self.arithmetic.unit_roundoff)
+        if row.worst_case is None:
+            return row
+        return replace(row, stratum=self.cases.stratum(int(row.worst_case.split(":")[1])))

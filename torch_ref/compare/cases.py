@@ -1,0 +1,166 @@
+"""Where the cases come from: the same ones for a seed, whatever the number, dtype or device.
+
+A batched twin is drawn in whole shards and then cut, a one-case twin case by case; every shard and
+case has a Philox counter of its own. The author's strata and the harness's stresses take turns.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+
+from torch_ref.compare.contract import call, check_inputs, check_loss, check_reference
+from torch_ref.compare.stress import LAYOUT, stressed
+from torch_ref.compare.twin import Draw, Twin, Values
+
+# 2^14 float64 numbers are 128 KiB: a shard's values and bounds stay in the cache.
+SHARD = 16_384
+# A probe of so many cases tells a batched twin, whose loss then has so many numbers.
+PROBE = 5
+
+Sizes = Callable[[int, int], int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of `count` cases, the first with index `first`; one case without a cases dimension
+    where `batched` is false."""
+
+    inputs: Values
+    first: int
+    count: int
+    batched: bool
+
+
+class Cases:
+    """All cases of a twin for a seed, in one dtype on one device. Raises TwinError."""
+
+    def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
+        self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
+
+    @cached_property
+    def batched(self) -> bool:
+        """Whether one draw holds many cases: the loss then has one number a case."""
+        generator = self._generator(0)
+        draw = self._draw(generator, PROBE, self.twin.strata[0], partial(_any_size, generator))
+        inputs = call(self.twin, "inputs", draw)
+        check_inputs(self.twin, inputs)
+        batched = check_loss(self.twin, widened(inputs), PROBE)
+        check_reference(self.twin, widened(inputs))
+        return batched
+
+    @property
+    def strata(self) -> tuple[str, ...]:
+        """The names of all strata, in the order in which the cases take turns."""
+        layout = () if self.batched else LAYOUT
+        stress = tuple(s for s in self.twin.stress if s not in LAYOUT or s in layout)
+        return (*self.twin.strata, *stress)
+
+    def stratum(self, index: int) -> str:
+        """The stratum of the case with this index."""
+        within = index % SHARD if self.batched else index
+        return self.strata[within % len(self.strata)]
+
+    def batches(self, cases: int) -> Iterator[Batch]:
+        """Cases 0 to cases - 1."""
+        if not self.batched:
+            yield from (self.case(index) for index in range(cases))
+            return
+        for shard in range(-(-cases // SHARD)):
+            count = min(SHARD, cases - shard * SHARD)
+            drawn = self.shard(shard)
+            cut = {name: value[:count] for name, value in drawn.items()}
+            yield Batch(cut, shard * SHARD, count, True)
+
+    def case(self, index: int) -> Batch:
+        """One case; of a batched twin, with a cases dimension of size 1."""
+        if self.batched:
+            at = index % SHARD
+            drawn = self.shard(index // SHARD)
+            inputs = {name: value[at : at + 1] for name, value in drawn.items()}
+        else:
+            turn = index // len(self.strata)
+            stratum = self.stratum(index)
+            kind = 0 if stratum in LAYOUT else turn % len(SIZES)
+            sizes = partial(SIZES[kind], self._generator(kind, sizes=True))
+            inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
+        return Batch(inputs, index, 1, self.batched)
+
+    def shard(self, shard: int) -> Values:
+        """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""
+        generator = self._generator(shard)
+        each = -(-SHARD // len(self.strata))
+        parts = [
+            self._part(generator, each, stratum, turn, partial(_any_size, generator))
+            for turn, stratum in enumerate(self.strata)
+        ]
+        return {
+            name: torch.stack([part[name] for part in parts], dim=1).flatten(0, 1)[:SHARD]
+            for name in parts[0]
+        }
+
+    def _part(
+        self, generator: np.random.Generator, cases: int, stratum: str, turn: int, sizes: Sizes
+    ) -> Values:
+        """Cases of one stratum; of a stress, made from the author's strata by turns."""
+        own = self.twin.strata
+        drawn_as = stratum if stratum in own else own[turn % len(own)]
+        drawn: Values = call(self.twin, "inputs", self._draw(generator, cases, drawn_as, sizes))
+        check_inputs(self.twin, drawn)
+        if stratum in own:
+            return drawn
+        changed = stressed(drawn, stratum, generator, self.batched)
+        return self._in_domain(drawn, changed)
+
+    def _in_domain(self, drawn: Values, changed: Values) -> Values:
+        """The changed inputs where the reference is finite on them, the drawn ones elsewhere."""
+        with torch.no_grad():
+            wide = widened(changed)
+            values = {**wide, **self.twin.reference(dict(wide))}
+        finite = torch.stack([
+            value.isfinite().reshape(len(value) if self.batched else 1, -1).all(1)
+            for value in values.values()
+            if value.is_floating_point() and (value.ndim or not self.batched)
+        ]).all(0)  # fmt: skip
+        if not self.batched:
+            return changed if bool(finite) else drawn
+        return {
+            name: torch.where(finite.reshape(-1, *(1,) * (value.ndim - 1)), changed[name], value)
+            for name, value in drawn.items()
+        }
+
+    def _draw(self, generator: np.random.Generator, cases: int, stratum: str, sizes: Sizes) -> Draw:
+        return Draw(generator, self.dtype, self.device, cases, stratum, sizes)
+
+    def _generator(self, counter: int, sizes: bool = False) -> np.random.Generator:
+        return np.random.Generator(
+            np.random.Philox(key=self.seed, counter=[0, 0, int(sizes), counter])
+        )
+
+
+def widened(inputs: Values) -> Values:
+    """The same numbers in float64; integers and booleans as they are."""
+    return {n: v.double() if v.is_floating_point() else v for n, v in inputs.items()}
+
+
+def _any_size(generator: np.random.Generator, low: int, high: int) -> int:
+    return int(generator.integers(low, high + 1))
+
+
+def _prime_size(generator: np.random.Generator, low: int, high: int) -> int:
+    primes = [n for n in range(max(low, 2), high + 1) if all(n % k for k in range(2, n))]
+    return int(generator.choice(primes or [high]))
+
+
+def _odd_size(generator: np.random.Generator, low: int, high: int) -> int:
+    return int(generator.choice([n for n in range(low, high + 1) if n % 2] or [high]))
+
+
+def _smallest_size(generator: np.random.Generator, low: int, high: int) -> int:
+    return low
+
+
+# By turns: code that is right for even sizes, or for equal ones, need not be right for others.
+SIZES = (_any_size, _prime_size, _smallest_size, _odd_size)

@@ -1,0 +1,194 @@
+"""From "differ" to the bug: where mistakes enter, what each looks like, and whose they are.
+
+A wrong gradient makes everything behind it wrong as well. So each wrong quantity is judged once
+more, against what the reference's own derivatives make of the gradients that the *hand* gave for
+what comes before it: backward runs through the reference, and at every named quantity the hand's
+gradient takes the place of autograd's. Where even that does not give the hand's number, the
+mistake is the quantity's own; elsewhere it is inherited.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from torch_ref.compare.cases import Batch, widened
+from torch_ref.compare.explain.evidence import Evidence
+from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.report import Diagnosis
+from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.sides import Recorder, Sides
+from torch_ref.compare.twin import Twin, TwinError, Values
+from torch_ref.compare.verdict import Side
+from torch_ref.compare.witness import who_is_wrong
+
+_UPSTREAM = "the gradient that backward starts from"
+
+
+def diagnose(
+    twin: Twin, batches: Sequence[Batch], dtype: torch.dtype, wrong: tuple[str, ...]
+) -> Diagnosis:
+    """Diagnose the `wrong` quantities, in backward order, on batches that show them.
+
+    In float64 where the mistake is there, too, since little rounding hides it; else in `dtype`.
+    """
+    try:
+        from torch_ref.compare.explain import explain
+    except ImportError:
+        return Diagnosis()
+    found = _in_dtype(twin, [_wide(batch) for batch in batches], torch.float64, wrong)
+    if not found and dtype != torch.float64:
+        found = _in_dtype(twin, batches, dtype, wrong)
+    if not found:
+        return Diagnosis()
+    told = {name: explain([local.evidence(name) for local in found]) for name in _own(found, wrong)}
+    first = next(iter(told))
+    return Diagnosis(
+        mistakes=tuple(told),
+        explanations=tuple(one.sentence for one in told.values()),
+        explained=tuple(one.known for one in told.values()),
+        blame=who_is_wrong(twin, [local.evidence(first) for local in found],
+                           [local.batch for local in found]),
+    )  # fmt: skip
+
+
+def _wide(batch: Batch) -> Batch:
+    return replace(batch, inputs=widened(batch.inputs))
+
+
+def _in_dtype(
+    twin: Twin, batches: Sequence[Batch], dtype: torch.dtype, wrong: tuple[str, ...]
+) -> "list[Local]":
+    """What each batch shows, of those that show any mistake of a wrong quantity."""
+    recorder = Recorder(twin, dtype)
+    found = []
+    try:
+        for batch in batches:
+            local = Local.of(twin, batch, recorder.sides(batch), dtype)
+            if any(local.is_wrong(name) for name in wrong):
+                found.append(local)
+    except TwinError:  # the hand may not run in float64 at all
+        return []
+    return found
+
+
+def _own(found: "list[Local]", wrong: tuple[str, ...]) -> list[str]:
+    """The wrong quantities that are wrong on their own."""
+    return [name for name in wrong if any(local.is_wrong(name) for local in found)]
+
+
+@dataclass(frozen=True)
+class Local:
+    """One batch, with what the reference makes of the hand's own gradients.
+
+    sides: both sides; expected: for each quantity, by the hand's gradients of what comes before it.
+    """
+
+    twin: Twin
+    batch: Batch
+    sides: Sides
+    expected: Walked
+    graph: GraphModule
+    inputs: Values
+    bounds: Values
+    arithmetic: Arithmetic
+
+    @staticmethod
+    def of(twin: Twin, batch: Batch, sides: Sides, dtype: torch.dtype) -> "Local":
+        """Run the reference backward with the hand's gradients put in."""
+        wide = widened(batch.inputs)
+        with torch.no_grad():
+            start = torch.ones_like(twin.reference(dict(wide))["loss"])
+        given = {_key(name): value for name, value in sides.manual.items()}
+        inputs = {**wide, **given, _UPSTREAM: start}
+        graph = record(_with_given(twin, tuple(sides.manual)), inputs)
+        bounds = {_key(name): side.bound for name, side in sides.manual_side.items()}
+        arithmetic = Arithmetic.of(dtype)
+        expected = walk(graph, inputs, arithmetic, bounds=bounds)
+        return Local(twin, batch, sides, expected, graph, inputs, bounds, arithmetic)
+
+    def side(self, name: str) -> Side:
+        return Side(self.expected.values[name], self.expected.bounds[name])
+
+    def is_wrong(self, name: str) -> bool:
+        """Whether the hand's number is not what its own gradients before it lead to."""
+        return name in self.sides.manual and bool(self._wrong(name).any())
+
+    def _wrong(self, name: str) -> Tensor:
+        manual, expected = self.sides.manual[name], self.side(name)
+        tolerance = self.sides.manual_side[name].bound + expected.bound
+        beyond = ((manual - expected.value).abs() > tolerance) & tolerance.isfinite()
+        lost = ~manual.isfinite() & expected.decided & self.sides.reference_in_dtype[name].decided
+        return (beyond & expected.value.isfinite()) | lost
+
+    def evidence(self, name: str) -> Evidence:
+        """Everything known about one wrong quantity."""
+        manual = Side(self.sides.manual[name], self.sides.manual_side[name].bound)
+        expected = self.side(name)
+        larger = torch.maximum(manual.value.abs(), expected.value.abs())
+        digits = expected.decided & (manual.bound <= larger / 2)
+        return Evidence(
+            name=name,
+            manual=manual,
+            expected=expected,
+            decided=digits | self._wrong(name),
+            values=self._values(),
+            gradients={
+                other: Side(value, self.sides.manual_side[other].bound)
+                for other, value in self.sides.manual.items()
+            },
+            paths=self._paths(name),
+        )
+
+    def _values(self) -> dict[str, Side]:
+        """Inputs and intermediates, with the rounding of the forward pass."""
+        wide = widened(self.batch.inputs)
+
+        def forward(values: Values) -> Values:
+            with torch.no_grad():
+                found = self.twin.reference(values)
+            return {name: value for name, value in found.items() if name != "loss"}
+
+        exact = {
+            name: Side(value, torch.zeros_like(value, dtype=torch.float64))
+            for name, value in wide.items()
+        }
+        if not any(name != "loss" for name in self.twin.reference(dict(wide))):
+            return exact
+        walked = walk(record(forward, wide), wide, self.arithmetic)
+        return {**exact, **{n: Side(v, walked.bounds[n]) for n, v in walked.values.items()}}
+
+    def _paths(self, name: str) -> dict[str, Side]:
+        """What arrives through each quantity that uses this one, and from the loss itself."""
+        sources = [*(other for other in self.sides.manual if other != name), "loss"]
+        paths = {}
+        for source in sources:
+            walked = walk(self.graph, self._only(source), self.arithmetic, bounds=self.bounds)
+            if bool((walked.values[name] != 0).any()):
+                paths[source] = Side(walked.values[name], walked.bounds[name])
+        return paths
+
+    def _only(self, source: str) -> Values:
+        """The graph's inputs with every gradient but one put to 0."""
+        kept = _UPSTREAM if source == "loss" else _key(source)
+        gradients = {_UPSTREAM, *map(_key, self.sides.manual)}
+        return {
+            name: torch.zeros_like(value) if name in gradients and name != kept else value
+            for name, value in self.inputs.items()
+        }
+
+
+def _key(name: str) -> str:
+    return f"the hand's dL/d{name}"
+
+
+def _with_given(twin: Twin, names: tuple[str, ...]) -> Callable[[Values], Values]:
+    def gradients(values: Values) -> Values:
+        given = {name: values.pop(_key(name)) for name in names}
+        return gradients_by_autograd(
+            twin.reference, values, names, given, upstream=values.pop(_UPSTREAM)
+        )
+
+    return gradients

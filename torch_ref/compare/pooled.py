@@ -1,0 +1,83 @@
+"""What many elements show together: a systematic relative error too small for any one of them.
+
+In bfloat16 a single case decides little, since its bound may be a third of its value. Over many
+cases the signed deviations d = manual - reference tell more. The claim, and its probability:
+
+    If every d is rounding, at most e in size and of mean zero given the other cases (the model of
+    Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019), then the estimate
+        c = sum(r d / e^2) / sum(r^2 / e^2)
+    of a common relative error lies further than
+        sqrt(2 ln(2/p) sum_cases (sum |r| / e)^2) / sum(r^2 / e^2)
+    from 0 with probability at most p = 10^-9 (Hoeffding, J. Am. Stat. Assoc. 58, 1963).
+
+Rounding to nearest is not exactly of mean zero: a quarter of the dtype's unit roundoff is allowed
+for that on top (measured on the assignment network, a million cases a dtype: at most 0.05 of it).
+r is the reference, e the sum of both bounds. Elements of one case share their rounding errors, so
+each case counts as one term.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PROBABILITY = 1e-9
+BIAS = 0.25  # unit roundoffs
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The sums over the elements pooled so far; those of other cases add up."""
+
+    signed: float = 0.0  # sum of r d / e^2
+    squares: float = 0.0  # sum of r^2 / e^2
+    spread: float = 0.0  # sum over cases of (sum |r| / e)^2
+    cases: int = 0
+
+    @staticmethod
+    def of(
+        deviation: Tensor, reference: Tensor, bound: Tensor, usable: Tensor, unit_roundoff: float,
+        batched: bool,
+    ) -> "Pool":  # fmt: skip
+        """Elements of some cases, tensors of one shape; `batched`: cases come first."""
+        if not unit_roundoff or not reference.numel():
+            return Pool()
+        size = reference.abs()
+        # No bound counts as smaller than one rounding: a few exact elements must not outweigh all.
+        bound = torch.maximum(bound, unit_roundoff * size)
+        usable = usable & (bound <= size) & (size > 0) & (deviation.abs() <= bound)
+        scaled = torch.where(usable, reference / bound, 0.0)
+        signed = scaled * torch.where(usable, deviation / bound, 0.0)
+        shape = (len(reference), -1) if batched else (1, -1)
+        reach = scaled.abs().reshape(shape).sum(1)
+        return Pool(
+            float(signed.sum()),
+            float((scaled * scaled).sum()),
+            float((reach * reach).sum()),
+            int((reach > 0).sum()),
+        )
+
+    def __add__(self, other: "Pool") -> "Pool":
+        return Pool(
+            self.signed + other.signed,
+            self.squares + other.squares,
+            self.spread + other.spread,
+            self.cases + other.cases,
+        )
+
+    @property
+    def bias(self) -> float:
+        """The estimate c of a relative error common to all elements."""
+        return self.signed / self.squares if self.squares else 0.0
+
+    def allowed(self, unit_roundoff: float) -> float:
+        """How far from 0 rounding alone may put the estimate."""
+        if not self.squares:
+            return math.inf
+        chance = math.sqrt(2 * math.log(2 / PROBABILITY) * self.spread) / self.squares
+        return BIAS * unit_roundoff + chance
+
+    def biased(self, unit_roundoff: float) -> bool:
+        """Whether the estimate is further from 0 than rounding alone may put it."""
+        return abs(self.bias) > self.allowed(unit_roundoff)

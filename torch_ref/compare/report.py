@@ -1,0 +1,172 @@
+"""The result: one row a quantity, in backward order. Whatever shows or stores it only reads it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+AGREE, DIFFER, UNDECIDED = "agree", "differ", "undecided"
+_SAYS = {DIFFER: "is wrong", UNDECIDED: "could not be judged", AGREE: "agrees"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity's result over all cases.
+
+    worst_ratio: the largest |manual - reference| / tolerance over decided elements (inf where the
+        manual side is not a number), None where nothing was decided; above 1 is wrong.
+    worst_case: "SEED:INDEX" of that element (the first one where nothing was decided), for
+        `gradtwin replay`; worst_element its place in that case's tensor; manual, reference and
+        tolerance its numbers; stratum the kind of place the case was drawn for.
+    digits_manual, digits_reference: decimal digits that each side's rounding bound leaves in the
+        dtype under test, averaged over all elements.
+    undecided, wrong: shares of all elements, 0 to 1.
+    only_at_kinks: every wrong element lies in a case that meets a kink or a tie exactly, where a
+        gradient is a convention; torch's is the one judged by.
+    bias: a relative error common to all elements, where only all of them together show it.
+    """
+
+    name: str
+    verdict: str
+    worst_ratio: float | None
+    worst_case: str | None
+    manual: float | None
+    reference: float | None
+    tolerance: float | None
+    digits_manual: float
+    digits_reference: float
+    undecided: float
+    wrong: float
+    worst_element: tuple[int, ...] = ()
+    stratum: str = ""
+    only_at_kinks: bool = False
+    bias: float | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Where a mistake enters, what it looks like, and whose it is.
+
+    mistakes: quantities that are wrong even given the hand's own gradients of what comes before
+        them, in backward order: each is a mistake of its own, the other wrong ones inherit theirs.
+    explanations: a sentence for each of the mistakes, in the author's names.
+    explained: whether each sentence is a pattern that fits every decided element.
+    blame: "manual" or "reference", the side that finite differences of the loss are against; "" if
+        they cannot tell.
+    """
+
+    mistakes: tuple[str, ...] = ()
+    explanations: tuple[str, ...] = ()
+    explained: tuple[bool, ...] = ()
+    blame: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdict on a twin, one row a quantity, in backward order.
+
+    failures: reasons that have nothing to do with rounding (a wrong shape, a changed input ...).
+    notes: what a reader should know about how the verdict was reached.
+    missing: inputs with a gradient that the manual side did not give.
+    kinks: the share of cases at which a gradient is a convention (a kink or a tie, met exactly).
+    batched: whether many cases came in one batch.
+    """
+
+    twin: str
+    cases: int
+    dtype: str
+    device: str
+    seed: int
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    kinks: float = 0.0
+    batched: bool = True
+    diagnosis: Diagnosis = Diagnosis()
+
+    @property
+    def verdict(self) -> str:
+        """ "agree", "differ" or "undecided"."""
+        verdicts = {row.verdict for row in self.rows}
+        if self.failures or DIFFER in verdicts:
+            return DIFFER
+        return UNDECIDED if UNDECIDED in verdicts or not self.rows else AGREE
+
+    @property
+    def first_wrong(self) -> str | None:
+        """The first quantity in backward order that differs: where the mistake enters."""
+        return next((row.name for row in self.rows if row.verdict == DIFFER), None)
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """Every quantity at which a mistake enters on its own, in backward order."""
+        return self.diagnosis.mistakes or ((self.first_wrong,) if self.first_wrong else ())
+
+    @property
+    def explanation(self) -> str:
+        """What the mistakes look like, in the author's names; "" where there is none."""
+        return " ".join(self.diagnosis.explanations)
+
+    def assert_agreement(self) -> None:
+        """Raise AssertionError unless the verdict is "agree", saying what is wrong and where."""
+        if self.verdict != AGREE:
+            raise AssertionError(self._message())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain dicts, lists, strings and numbers."""
+        return {
+            "verdict": self.verdict,
+            "first_wrong": self.first_wrong,
+            "mistakes": list(self.mistakes),
+            "explanation": self.explanation,
+            **asdict(self),
+        }
+
+    def _message(self) -> str:
+        where = f"{self.twin}: {self.cases} cases, {self.dtype}, {self.device}, seed {self.seed}"
+        lines = [f"The backward pass {_SAYS[self.verdict]} ({where}).", *self.failures]
+        lines += [self._about(row) for row in self.rows if row.verdict != AGREE]
+        lines += self.closing_lines()
+        return "\n".join([*lines, *self.notes])
+
+    def _about(self, row: Row) -> str:
+        if row.verdict == UNDECIDED:
+            return f"dL/d{row.name} is undecided: no element of any case can be judged."
+        if row.bias is not None and not row.wrong:
+            return (
+                f"dL/d{row.name} is off by a relative {row.bias:.2g} on the whole, more than "
+                "rounding can be in so many cases, though no single element shows it."
+            )
+        share = f"{row.wrong:.2%}" if row.wrong >= 5e-5 else f"{row.wrong:.1e}"
+        of = "the cases" if self.batched and not row.worst_element else "the elements"
+        place = f", element {list(row.worst_element)}" if row.worst_element else ""
+        kind = f" ({row.stratum})" if row.stratum else ""
+        return (
+            f"dL/d{row.name} is wrong in {share} of {of}; worst in case {row.worst_case}{kind}"
+            f"{place}: manual {row.manual:.10g}, reference {row.reference:.10g}, "
+            f"{row.worst_ratio:.3g} times what rounding allows."
+        )
+
+    def closing_lines(self) -> list[str]:
+        """Where the mistakes enter, whose they are, and what they look like; one line each."""
+        if not self.first_wrong:
+            return []
+        first = next(row for row in self.rows if row.name == self.first_wrong)
+        names = " and at ".join(f"dL/d{name}" for name in self.mistakes)
+        several = f"Mistakes enter at {names}." if len(self.mistakes) > 1 else ""
+        lines = [
+            several
+            or f"The mistake enters at {names}: nothing before it in backward order is wrong."
+        ]
+        if self.diagnosis.blame == "reference":
+            lines.append(
+                "Finite differences of the loss side with the hand: the reference's own backward "
+                "pass is wrong there (a custom autograd.Function in it, perhaps)."
+            )
+        elif self.explanation:
+            lines.append(self.explanation)
+        if first.only_at_kinks:
+            lines.append(
+                f"dL/d{first.name} differs only where a kink or a tie is met exactly; there a "
+                "gradient is a convention, and torch's is the one judged by."
+            )
+        return lines

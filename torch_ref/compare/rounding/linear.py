@@ -1,0 +1,174 @@
+"""Sums, and sums of products, of many numbers: the same operation on absolute values.
+
+    e = op(|a|, e_b) + op(e_a, |b|) + op(e_a, e_b) + growth(n) u op(|a| + e_a, |b| + e_b)
+
+n is the number of terms and growth(n) the smaller of lambda sqrt(n), lambda = 3 (Higham and Mary,
+SIAM J. Sci. Comput. 41(5), 2019: rounding errors of independent sign), and n, which always holds.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_ref.compare.rounding.operation import Bound, Operation, floating
+from torch_ref.compare.rounding.pointwise import as_numbers, open_everywhere, times
+
+# The arguments that are multiplied with each other; a third one (a bias) is added.
+PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "dot": (0, 1), "convolution": (0, 1)}
+
+
+def growth(terms: Any) -> Any:
+    """min(3 sqrt(n), n), for a number or a tensor of numbers of terms."""
+    if isinstance(terms, Tensor):
+        return torch.minimum(3 * terms.sqrt(), terms)
+    return min(3 * math.sqrt(terms), terms)
+
+
+def reduction(operation: Operation) -> Bound:
+    """sum, mean and the average pools: every term has the same weight."""
+    if not floating(operation.result):
+        return open_everywhere(operation)
+    operation = as_numbers(operation)
+    result, arithmetic = operation.result, operation.arithmetic
+    terms = _terms(operation)
+    weights = operation.args[1:]
+    sizes = operation.call(operation.args[0].abs() + operation.error(0), *weights)
+    bound: Tensor = growth(terms) * arithmetic.unit_roundoff * sizes
+    if operation.name not in ("sum", "cumsum"):  # divided by n: one rounding more, and underflow
+        small = (result.abs() <= 2 * arithmetic.smallest_normal) & (sizes > 0)
+        bound = (
+            bound + arithmetic.unit_roundoff * sizes + small.double() * arithmetic.smallest_normal
+        )
+    if operation.errors[0] is not None:
+        bound = bound + operation.call(operation.errors[0], *weights)
+    return bound
+
+
+def _terms(operation: Operation) -> int:
+    if operation.name == "cumsum":
+        shape = operation.args[0].shape
+        return int(shape[operation.args[1]]) if shape else 1
+    if operation.name == "avg_pool2d":
+        return int(math.prod(operation.args[1]))
+    if operation.name == "avg_pool2d_backward":
+        return int(math.prod(operation.args[2]))
+    terms: int = operation.args[0].numel() // max(operation.result.numel(), 1)
+    return max(terms, 1)
+
+
+def product(operation: Operation) -> Bound:
+    """Matrix products and convolutions."""
+    left, right = PRODUCTS[operation.name]
+
+    def on(a: Tensor, b: Tensor, bias: bool = False) -> Any:
+        args = list(operation.args)
+        args[left], args[right] = a, b
+        if len(args) > 2 and isinstance(args[2], Tensor) and not bias:
+            args[2] = torch.zeros_like(args[2])
+        return operation.on(args)
+
+    bound = _sum_of_products(operation, on, left, right)
+    if len(operation.args) > 2 and isinstance(operation.args[2], Tensor):  # a bias, added last
+        moved = operation.error(2).reshape(-1, *(1,) * (operation.result.ndim - 2))
+        bound = (
+            bound + moved + operation.arithmetic.unit_roundoff * (operation.result.abs() + bound)
+        )
+    return bound
+
+
+def _sum_of_products(
+    operation: Operation, on: Callable[[Tensor, Tensor], Any], left: int, right: int
+) -> Tensor:
+    a, b = operation.args[left].abs(), operation.args[right].abs()
+    error_a, error_b = operation.error(left), operation.error(right)
+    terms = on(torch.ones_like(a), torch.ones_like(b))
+    sizes = on(a + error_a, b + error_b)
+    arithmetic = operation.arithmetic
+    bound: Tensor = growth(terms) * arithmetic.unit_roundoff * sizes
+    bound = bound + (sizes > 0) * terms * arithmetic.smallest_normal  # products underflow
+    if operation.errors[left] is not None:
+        bound = bound + on(error_a, b + error_b)
+    if operation.errors[right] is not None:
+        bound = bound + on(a, error_b)
+    return bound
+
+
+def convolution_backward(operation: Operation) -> Bound:
+    """The gradients of a convolution's input, weight and bias, each a sum of products."""
+    mask = operation.args[-1]
+    results = []
+    for place, (left, right) in enumerate(((0, 2), (0, 1))):  # input: g, w; weight: g, x
+        results.append(
+            _sum_of_products(operation, _one_of(operation, place, left, right), left, right)
+            if mask[place]
+            else None
+        )
+    bias = None
+    if mask[2]:
+        g, error = operation.args[0].abs(), operation.error(0)
+        axes = (0, *range(2, g.ndim))
+        terms = g.numel() // g.shape[1]
+        bias = growth(terms) * operation.arithmetic.unit_roundoff * (g + error).sum(axes)
+        bias = bias + error.sum(axes)
+    return (*results, bias)
+
+
+def _one_of(
+    operation: Operation, place: int, left: int, right: int
+) -> Callable[[Tensor, Tensor], Any]:
+    """One result of convolution_backward, as a function of the two arguments it is a product of."""
+
+    def on(a: Tensor, b: Tensor) -> Any:
+        args = list(operation.args)
+        args[left], args[right] = a, b
+        args[-1] = [place == result for result in range(3)]
+        return operation.on(args)[place]
+
+    return on
+
+
+def accumulation(operation: Operation) -> Bound:
+    """index_put and scatter_add: numbers added where an index says, onto what was there."""
+    into, values = (0, 2) if operation.name.endswith("index_put") else (0, 3)
+    args = list(operation.args)
+
+    def on(a: Tensor, b: Tensor) -> Any:
+        args[into], args[values] = a, b
+        return operation.on(args)
+
+    a, b = operation.args[into], operation.args[values]
+    error_a, error_b = operation.error(into), operation.error(values)
+    terms = on(torch.ones_like(a), torch.ones_like(b)) - 1  # additions, not terms
+    sizes = on(a.abs() + error_a, b.abs() + error_b)
+    bound: Tensor = (
+        on(error_a, error_b) + growth(terms) * operation.arithmetic.unit_roundoff * sizes
+    )
+    return bound
+
+
+def all_multiplied(operation: Operation) -> Bound:
+    """prod and cumprod: to first order the derivative on absolute values, n roundings."""
+    a = operation.args[0].abs()
+
+    def on(value: Tensor) -> Any:
+        target: Any = operation.node.target
+        return target(value, *operation.args[1:], **operation.kwargs)
+
+    size, moved = torch.func.jvp(on, (a,), (operation.error(0),))[:2]
+    terms = a.numel() // max(operation.result.numel(), 1)
+    if operation.name == "cumprod":
+        terms = a.shape[operation.args[1]] if a.ndim else 1
+    arithmetic = operation.arithmetic
+    return (
+        times(moved, torch.ones_like(moved))
+        + terms * arithmetic.unit_roundoff * (size + moved)
+        + (size > 0).double() * arithmetic.smallest_normal
+    )
+
+
+def accumulates(operation: Operation) -> bool:
+    """Whether an index_put adds to what was there instead of overwriting it."""
+    return len(operation.args) > 3 and bool(operation.args[3])

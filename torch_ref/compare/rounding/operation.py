@@ -1,0 +1,78 @@
+"""What a rule is told: one operation of the graph, its arguments, their bounds and its result."""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+# The bound on a floating tensor is a float64 tensor, that on a boolean or integer one a mask of
+# the places where rounding could give another answer; None means exact. An operation with several
+# results has a tuple of them.
+Bound = Any
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The numbers of a floating dtype that the bounds need."""
+
+    unit_roundoff: float
+    smallest_normal: float
+    largest: float
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(dtype: torch.dtype) -> "Arithmetic":
+        info = torch.finfo(dtype)
+        return Arithmetic(info.eps / 2, info.smallest_normal, info.max, dtype)
+
+    def rounding_of(self, number: float) -> float:
+        """Relative error of a Python number once it is rounded to the dtype."""
+        rounded = torch.tensor(number, dtype=torch.float64).to(self.dtype).double().item()
+        return abs(rounded - number) / abs(number) if number else 0.0
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: its graph node, arguments, the arguments' bounds (in the same nesting), its
+    result, and where to report places at which a gradient is a convention (kinks and ties)."""
+
+    node: Node
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    errors: tuple[Any, ...]
+    result: Any
+    arithmetic: Arithmetic
+    report_kink: Callable[[Tensor], None]
+
+    @property
+    def name(self) -> str:
+        return name_of(self.node)
+
+    def call(self, *args: Any) -> Any:
+        """The operation on other arguments."""
+        return self.on(args)
+
+    def on(self, args: Any) -> Any:
+        target: Any = self.node.target
+        with torch.no_grad():
+            return target(*args, **self.kwargs)
+
+    def error(self, place: int) -> Any:
+        """The bound on an argument, zeros where it is exact."""
+        error = self.errors[place] if place < len(self.errors) else None
+        return torch.zeros_like(self.args[place], dtype=torch.float64) if error is None else error
+
+
+def name_of(node: Node) -> str:
+    """The operation's name without its overload, as in "add"."""
+    if node.target is operator.getitem:
+        return "getitem"
+    return str(getattr(node.target, "__name__", node.target)).split(".")[0]
+
+
+def floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

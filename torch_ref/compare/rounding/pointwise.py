@@ -1,0 +1,154 @@
+"""Operations number by number: v = f(a, b).
+
+    e = |df/da| e_a + |df/db| e_b + k u |v| + eta
+
+u is the unit roundoff; k is 1 where IEEE 754 rounds the operation itself, 0 where it is exact and 4
+for exp, log, sigmoid and the like; eta, the smallest normal number, covers underflow and flush to
+zero. + - * / keep their second order, too; other partial derivatives come from autograd, so there
+is no table of them.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_ref.compare.rounding.operation import Bound, Operation, floating
+
+# Not sqrt: torch computes a float32 one on the CPU to 1 ulp only.
+ROUNDED_ONCE = {"add", "sub", "rsub", "mul", "div"}
+
+
+def pointwise(operation: Operation) -> Bound:
+    """Any operation that torch tags pointwise and that has no kink inside."""
+    if not floating(operation.result):  # integers: nothing rounds, but what was open stays so
+        return open_everywhere(operation)
+    operation = as_numbers(operation)
+    propagated: Tensor | float = _propagated(operation)
+    return propagated + own_rounding(operation, propagated)
+
+
+def absolute(operation: Operation) -> Bound:
+    return operation.errors[0]
+
+
+def open_everywhere(operation: Operation) -> Bound:
+    """A mask of the places where any argument is open."""
+    mask = torch.zeros_like(operation.result, dtype=torch.bool)
+    for error in operation.errors:
+        if error is not None:
+            reached = error != 0
+            mask = mask | (reached if reached.shape == mask.shape else reached.any())
+    return mask
+
+
+def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
+    """k u |v| and eta, for the operation itself and for the numbers written into it.
+
+    |v| is that of the value the dtype computes, so the propagated error is added to it.
+    """
+    name, args, result = operation.name, operation.args, operation.result
+    if name == "neg":
+        return torch.zeros_like(result)
+    arithmetic = operation.arithmetic
+    u, eta = arithmetic.unit_roundoff, arithmetic.smallest_normal
+    size = result.abs() + propagated
+    total: Tensor = (1 if name in ROUNDED_ONCE else 4) * u * size
+    if name in ("add", "sub", "rsub"):  # a sum that is 0 or subnormal is exact: no eta
+        scale = operation.kwargs.get("alpha", 1)
+        if scale != 1:
+            total = total + u * abs(scale) * abs(args[1])
+        numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
+    else:
+        underflow = result.abs() <= 2 * eta
+        for arg in args:
+            if isinstance(arg, Tensor) and name in ("mul", "div"):
+                underflow = underflow & (arg != 0)
+        total = total + underflow.double() * eta  # bool times float would be float32
+        numbers = [size] * (name in ROUNDED_ONCE)
+    for arg in args:
+        if isinstance(arg, float) and numbers:
+            total = total + arithmetic.rounding_of(arg) * numbers[0]
+    return total
+
+
+def as_numbers(operation: Operation) -> Operation:
+    """Booleans and integers among the arguments as float64, their open places as an error."""
+    args, errors = list(operation.args), list(operation.errors)
+    for i, (arg, error) in enumerate(zip(args, errors, strict=True)):
+        if isinstance(arg, Tensor) and not arg.is_floating_point():
+            args[i] = arg.double()
+            if error is not None:
+                size = 1.0 if arg.dtype == torch.bool else torch.inf
+                errors[i] = torch.where(error != 0, size, 0.0).double()
+    return replace(operation, args=tuple(args), errors=tuple(errors))
+
+
+def _propagated(operation: Operation) -> Any:
+    """How far v = f(a, b) moves where a and b move by their bounds.
+
+    Exactly so for the four operations of arithmetic, where the second order counts as soon as a
+    bound is a good part of its value; to first order, by the partial derivatives, for others.
+    """
+    name, errors = operation.name, operation.errors
+    carried = [i for i, error in enumerate(errors) if error is not None]
+    if not carried:
+        return 0.0
+    if name in ROUNDED_ONCE and not operation.kwargs.get("rounding_mode"):
+        left, right = (0.0 if error is None else error for error in errors[:2])
+        return _propagated_by_arithmetic(operation, left, right)
+    return sum(
+        times(errors[i], partial)
+        for i, partial in zip(carried, _partials(operation, carried), strict=True)
+    )
+
+
+def _propagated_by_arithmetic(operation: Operation, left: Any, right: Any) -> Any:
+    name = operation.name
+    a, b = operation.args[:2]
+    scale = operation.kwargs.get("alpha", 1)
+    if name == "rsub":
+        return right + abs(scale) * left
+    if name in ("add", "sub"):
+        return left + abs(scale) * right
+    if name == "mul":
+        return times(left, b) + times(right, a) + left * right
+    # |(a + da)/(b + db) - a/b| <= (da + |a/b| db) / (|b| - db)
+    divisor = torch.clamp(abs(b) - right, min=0.0) if isinstance(b, Tensor) else abs(b)
+    moved = left + times(right, operation.result)
+    return torch.where(moved == 0, 0.0, moved / divisor)
+
+
+def times(error: Any, factor: Any) -> Any:
+    """error |factor|, where no error times infinity is none."""
+    product = error * abs(factor)
+    return torch.where(error == 0, 0.0, product) if isinstance(error, Tensor) else product
+
+
+def _partials(operation: Operation, carried: list[int]) -> list[Tensor]:
+    """|df/d(arg)| elementwise, for the arguments that carry an error, by autograd.
+
+    With one such argument, the largest of those at it and at both ends of its error: most
+    functions are steepest at an end.
+    """
+    args = operation.args
+    if len(carried) > 1:
+        return _partials_at(operation, args, carried)
+    at = carried[0]
+    here, error = args[at], operation.errors[at]
+    ends = [(*args[:at], place, *args[at + 1 :]) for place in (here - error, here, here + error)]
+    return [torch.stack([_partials_at(operation, end, carried)[0] for end in ends]).amax(0)]
+
+
+def _partials_at(operation: Operation, args: tuple[Any, ...], carried: list[int]) -> list[Tensor]:
+    shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
+    leaves = list(args)
+    for i in carried:
+        leaves[i] = args[i].detach().expand(shape).requires_grad_()
+    target: Any = operation.node.target
+    with torch.enable_grad():
+        out = target(*leaves, **operation.kwargs)
+    wanted = [leaves[i] for i in carried]
+    return [partial.abs() for partial in torch.autograd.grad(out, wanted, torch.ones_like(out))]

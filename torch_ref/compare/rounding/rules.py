@@ -1,0 +1,88 @@
+"""Which operation is bounded how: the table that GUIDE and README print, made of code."""
+
+from collections.abc import Callable
+
+import torch
+from torch.fx import Node
+
+from torch_ref.compare.rounding import linear, pointwise, selection, structure
+from torch_ref.compare.rounding.operation import Bound, Operation, name_of
+
+Rule = Callable[[Operation], Bound]
+
+COPIES = {"clone", "detach", "alias", "_to_copy", "lift_fresh_copy", "convert_element_type"}
+CONSTANTS = {"ones_like", "zeros_like", "full_like", "full", "ones", "zeros", "scalar_tensor",
+             "new_zeros", "new_ones", "new_full", "isnan", "isinf", "isfinite", "arange", "eye",
+             "empty_permuted", "new_empty_strided", "empty", "empty_like",
+             "empty_strided"}  # fmt: skip
+STRUCTURAL = {"view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze", "permute", "t",
+              "transpose", "select", "slice", "select_backward", "slice_backward", "cat", "stack",
+              "unbind", "split", "split_with_sizes", "getitem", "roll", "flip", "repeat", "unfold",
+              "as_strided", "as_strided_scatter", "slice_scatter", "select_scatter", "diagonal",
+              "diagonal_scatter", "constant_pad_nd", "copy", "broadcast_in_dim", "gather", "index",
+              "index_select", "scatter", "_unsafe_index", "triu", "tril"}  # fmt: skip
+COMPARISONS = {"ge", "gt", "le", "lt", "eq", "ne"}
+LOGICAL = {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not",
+           "logical_xor", "bitwise_xor", "any", "all"}  # fmt: skip
+JUMPS = {"sign", "sgn", "floor", "ceil", "round", "trunc"}
+SUMS = {"sum", "mean", "cumsum", "avg_pool2d", "avg_pool2d_backward"}
+
+# (what the rule is, the operations it holds for), in the order in which the guide prints them.
+TABLE: tuple[tuple[Rule, set[str]], ...] = (
+    (structure.constant, CONSTANTS),
+    (structure.structural, STRUCTURAL | COPIES),
+    (pointwise.pointwise, pointwise.ROUNDED_ONCE),  # and every other that torch tags pointwise
+    (pointwise.absolute, {"abs"}),
+    (linear.reduction, SUMS),
+    (linear.product, set(linear.PRODUCTS)),
+    (linear.convolution_backward, {"convolution_backward"}),
+    (linear.accumulation, {"scatter_add"}),
+    (linear.all_multiplied, {"prod", "cumprod"}),
+    (selection.comparison, COMPARISONS),
+    (selection.logical, LOGICAL),
+    (selection.where, {"where"}),
+    (selection.clamped, {"relu", "clamp", "clamp_min", "clamp_max"}),
+    (selection.larger, {"maximum", "minimum"}),
+    (selection.jump, JUMPS),
+    (selection.extreme, {"amax", "amin"}),
+    (selection.extreme_with_index, {"max", "min"}),
+    (selection.ordered, {"sort", "topk"}),
+    (selection.max_pool, {"max_pool2d_with_indices"}),
+    (selection.max_pool_backward, {"max_pool2d_with_indices_backward"}),
+)
+_BY_NAME = {name: rule for rule, names in TABLE for name in names}
+# With exact arguments these are exact: there is nothing to bound.
+_EXACT = (
+    COPIES | STRUCTURAL | COMPARISONS | LOGICAL | JUMPS
+    | {"where", "abs", "neg", "relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
+       "amax", "amin", "max", "min", "sort", "topk", "max_pool2d_with_indices"}
+)  # fmt: skip
+# ... but where they meet a threshold exactly there may be a kink to report.
+_KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
+                         "sgn", "max", "min", "sort", "topk",
+                         "max_pool2d_with_indices"}  # fmt: skip
+
+
+def rule_for(operation: Operation) -> Rule:
+    """The rule for an operation; `structure.unknown` where there is none."""
+    name = operation.name
+    if name in ("index_put", "_unsafe_index_put"):
+        adds = linear.accumulates(operation)
+        return linear.accumulation if adds else structure.structural
+    if name in ("max", "min") and len(operation.args) < 2:  # of all numbers: no axis, no index
+        return structure.unknown
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    if torch.Tag.pointwise in getattr(operation.node.target, "tags", ()):
+        return pointwise.pointwise
+    return structure.unknown
+
+
+def rounds(node: Node) -> bool:
+    """Whether the operation can round even where its arguments are exact."""
+    return name_of(node) not in _EXACT
+
+
+def has_kinks(node: Node) -> bool:
+    """Whether the operation reports kinks."""
+    return name_of(node) in _KINKED

@@ -1,0 +1,228 @@
+"""Choices: comparisons, where, max, sort, clamp and the like, which rounding can turn round.
+
+The chosen branch is followed. Where rounding could have chosen otherwise, the answer is open: a
+mask says so for booleans and indices, and a bound as large as the jump for numbers. Where exact
+numbers meet the threshold exactly, a gradient is a convention; such places are reported as kinks,
+and torch's convention is the one judged by.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_ref.compare.rounding.linear import growth
+from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
+from torch_ref.compare.rounding.pointwise import open_everywhere
+from torch_ref.compare.rounding.structure import unbounded_like
+
+# Their results lie on a threshold by construction: no kink there.
+_FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin", "hardtanh"}
+
+
+def comparison(operation: Operation) -> Bound:
+    """Where rounding could turn the answer round.
+
+    Two inexact numbers that are equal to the last bit are so by construction (a maximum and what it
+    was taken from), so eq and ne are open only where they are near and not equal.
+    """
+    left, right = operation.args[:2]
+    if not floating(left) and not floating(right):
+        return open_everywhere(operation)
+    margin: Any = sum(error for error in operation.errors if error is not None)
+    difference = abs(left - right)
+    _report_ties(operation, difference == 0)
+    if not isinstance(margin, Tensor):
+        return None
+    near = (difference <= margin) & (margin > 0)
+    return near & (difference != 0) if operation.name in ("eq", "ne") else near
+
+
+def _report_ties(operation: Operation, tied: Tensor) -> None:
+    by_construction = any(name_of(node) in _FLAT for node in operation.node.all_input_nodes) or (
+        operation.name in ("eq", "ne") and isinstance(operation.args[1], Tensor)
+    )
+    if not by_construction:
+        operation.report_kink(tied)
+
+
+def logical(operation: Operation) -> Bound:
+    """and, or, not of masks, any and all of one: open where an argument is."""
+    if operation.name in ("any", "all"):
+        return operation.call(operation.errors[0] != 0, *operation.args[1:]) != 0
+    return open_everywhere(operation)
+
+
+def where(operation: Operation) -> Bound:
+    """The chosen branch's bound; both, and their difference, where the choice is open."""
+    chosen, left, right = operation.args
+    if not floating(operation.result):
+        return open_everywhere(operation)
+    zero = torch.zeros((), dtype=torch.float64, device=operation.result.device)
+    on_left, on_right = (zero if error is None else error for error in operation.errors[1:])
+    bound = torch.where(chosen, on_left, on_right)
+    if operation.errors[0] is not None:
+        either = torch.maximum(on_left, on_right) + (left - right).abs()
+        bound = torch.where(operation.errors[0], either, bound)
+    return bound
+
+
+def clamped(operation: Operation) -> Bound:
+    """relu and clamp: the bound where the argument may lie inside, 0 where it certainly does not;
+    with tensors as limits, theirs too."""
+    value, error = operation.args[0], operation.error(0)
+    low, high = _limits(operation)
+    for limit in (low, high):
+        if limit is not None:
+            operation.report_kink(value == limit)
+    moving = torch.ones_like(value, dtype=torch.bool)
+    if low is not None:
+        moving = moving & (value + error > low)
+    if high is not None:
+        moving = moving & (value - error < high)
+    bound: Tensor = torch.where(moving, error, 0.0)
+    for other in operation.errors[1:]:
+        bound = bound if other is None else torch.maximum(bound, other)
+    return bound
+
+
+def _limits(operation: Operation) -> tuple[Any, Any]:
+    if operation.name == "relu":
+        return 0.0, None
+    low = operation.args[1] if len(operation.args) > 1 else operation.kwargs.get("min")
+    high = operation.args[2] if len(operation.args) > 2 else operation.kwargs.get("max")
+    return (None, low) if operation.name == "clamp_max" else (low, high)
+
+
+def larger(operation: Operation) -> Bound:
+    """maximum and minimum: no further off than the worse of both arguments."""
+    left, right = operation.args
+    operation.report_kink(left == right)
+    return torch.maximum(operation.error(0), operation.error(1)).expand(operation.result.shape)
+
+
+def jump(operation: Operation) -> Bound:
+    """sign, floor, round and the like: how far the value goes over the argument's bound."""
+    value, error = operation.args[0], operation.error(0)
+    rest = operation.args[1:]
+    if operation.name in ("sign", "sgn"):
+        operation.report_kink(value == 0)
+    ends = [operation.call(value + side * error, *rest) for side in (-1, 1)]
+    return torch.maximum(*((end - operation.result).abs() for end in ends))
+
+
+def extreme(operation: Operation) -> Bound:
+    """amax and amin: no further off than the worst of the numbers chosen from."""
+    return torch.ops.aten.amax.default(operation.error(0), *operation.args[1:], **operation.kwargs)
+
+
+def extreme_with_index(operation: Operation) -> Bound:
+    """max and min along an axis: the value as for `extreme`, the index open where two are near."""
+    value, error = operation.args[0], operation.error(0)
+    axis = operation.args[1]
+    keep = len(operation.args) > 2 and bool(operation.args[2])
+    if value.ndim == 0 or value.shape[axis] < 2:
+        return None if operation.errors[0] is None else (
+            error.amax(axis, keepdim=keep), torch.zeros_like(operation.result[1], dtype=torch.bool)
+        )  # fmt: skip
+    signed = value if operation.name == "max" else -value
+    first, second = (signed - error).topk(2, axis).values.unbind(axis)
+    highest = (signed + error).topk(2, axis).values.select(axis, 1)
+    near = (highest >= first) & (error.amax(axis) > 0)
+    operation.report_kink((second == first).unsqueeze(axis) if keep else second == first)
+    worst = error.amax(axis, keepdim=keep)
+    return worst, (near.unsqueeze(axis) if keep else near)
+
+
+def ordered(operation: Operation) -> Bound:
+    """sort and topk: values as for `extreme`, indices open where neighbours in order are near."""
+    value, error = operation.args[0], operation.error(0)
+    axis, descending = _order(operation)
+    if value.ndim == 0:
+        return error, torch.zeros_like(operation.result[1], dtype=torch.bool)
+    numbers, order = value.sort(dim=axis, descending=descending)
+    bounds = error.gather(axis, order)
+    gap = numbers.diff(dim=axis).abs()
+    reach = bounds.narrow(axis, 0, gap.shape[axis]) + bounds.narrow(axis, 1, gap.shape[axis])
+    near = (gap <= reach) & (reach > 0)
+    operation.report_kink(gap == 0)
+    one = torch.zeros_like(near.narrow(axis, 0, 1)) if gap.shape[axis] else near
+    either = torch.cat((near, one), axis) | torch.cat((one, near), axis)
+    count = operation.result[1].shape[axis]
+    worst = error.amax(axis, keepdim=True).expand(value.shape)
+    return worst.narrow(axis, 0, count), either.narrow(axis, 0, count)
+
+
+def _order(operation: Operation) -> tuple[int, bool]:
+    args, kwargs = operation.args, operation.kwargs
+    if operation.name == "topk":
+        axis = args[2] if len(args) > 2 else -1
+        return axis, bool(args[3]) if len(args) > 3 else True
+    axis = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+    return axis, bool(args[2] if len(args) > 2 else kwargs.get("descending", False))
+
+
+def max_pool(operation: Operation) -> Bound:
+    """The largest bound of a window; the index open where a second number is near the maximum."""
+    value, error = operation.args[0], operation.error(0)
+    if _ceil_mode(operation, 5):
+        return unbounded_like(operation.result[0]), unbounded_like(operation.result[1])
+    windows, bounds = (_windows(t, operation, fill) for t, fill in ((value, -math.inf), (error, 0)))
+    lowest = (windows - bounds).amax(2, keepdim=True)
+    candidates = (windows + bounds >= lowest).sum(2)
+    tied = (windows == windows.amax(2, keepdim=True)).sum(2) > 1
+    shape = operation.result[0].shape
+    operation.report_kink(tied.reshape(shape))
+    near = (candidates > 1) & (bounds.amax(2) > 0)
+    return bounds.amax(2).reshape(shape), near.reshape(shape)
+
+
+def max_pool_backward(operation: Operation) -> Bound:
+    """Each window's gradient goes to its maximum; anywhere in the window where that is open."""
+    gradient, error = operation.args[0], operation.error(0)
+    rest = operation.args[1:]
+    if _ceil_mode(operation, 6):
+        return unbounded_like(operation.result)
+    terms = operation.call(torch.ones_like(gradient), *rest)
+    sizes = operation.call(gradient.abs() + error, *rest)
+    bound = operation.call(error, *rest)
+    bound = bound + growth(terms) * operation.arithmetic.unit_roundoff * sizes
+    near = operation.errors[7]
+    if near is not None and bool(near.any()):
+        moved = torch.where(near, gradient.abs() + error, 0.0)
+        bound = bound + _over_windows(moved, operation)
+    return bound
+
+
+def _ceil_mode(operation: Operation, place: int) -> bool:
+    return len(operation.args) > place and bool(operation.args[place])
+
+
+def _window(operation: Operation, first: int) -> dict[str, Any]:
+    """Kernel size, stride, padding and dilation, each a pair, from the argument `first` on."""
+    given = [list(arg) for arg in operation.args[first : first + 4]]
+    pairs = [pair * 2 if len(pair) == 1 else pair for pair in given]
+    kernel = pairs[0]
+    stride = pairs[1] if len(pairs) > 1 and pairs[1] else kernel
+    padding = pairs[2] if len(pairs) > 2 else [0, 0]
+    dilation = pairs[3] if len(pairs) > 3 else [1, 1]
+    return {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+
+
+def _windows(value: Tensor, operation: Operation, fill: float) -> Tensor:
+    """The numbers of every window, shape (batch, channel, within the window, window)."""
+    window = _window(operation, 1)
+    down, across = window.pop("padding")
+    images = value.reshape(-1, 1, *value.shape[-2:])
+    padded = nn.functional.pad(images, (across, across, down, down), value=fill)
+    return nn.functional.unfold(padded, **window).unsqueeze(1)
+
+
+def _over_windows(value: Tensor, operation: Operation) -> Tensor:
+    """Every window's number added to all places of the window, in the shape of the pool's input."""
+    window = _window(operation, 2)
+    shape = operation.args[1].shape
+    columns = value.reshape(-1, 1, math.prod(value.shape[-2:]))
+    spread = columns.expand(-1, math.prod(window["kernel_size"]), -1)
+    return nn.functional.fold(spread, shape[-2:], **window).reshape(shape)

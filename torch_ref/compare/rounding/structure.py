@@ -1,0 +1,85 @@
+"""Operations that only move numbers: the same operation, applied to the bounds."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from torch_ref.compare.rounding.operation import Bound, Operation, floating
+
+# Where an operation puts a number of its own between those that it moves.
+_FILL = {"constant_pad_nd": 2, "scatter": 3}
+# Operations whose integer tensors say where a number comes from or goes to.
+INDEXED = {"gather", "index", "index_select", "scatter", "index_put", "scatter_add",
+           "_unsafe_index", "_unsafe_index_put"}  # fmt: skip
+
+
+def structural(operation: Operation) -> Bound:
+    """The operation on the bounds; what an open index reaches is open."""
+    if operation.name == "getitem":
+        return None if operation.errors[0] is None else operation.on(
+            (operation.errors[0], operation.args[1])
+        )  # fmt: skip
+    if operation.name in INDEXED and open_index(operation):
+        return unbounded_like(operation.result)
+    return operation.on(_on_bounds(operation))
+
+
+def constant(operation: Operation) -> Bound:
+    """A new tensor of numbers written in the code: they are rounded to the dtype."""
+    return constant_bound(operation.result, operation.arithmetic.dtype)
+
+
+def constant_bound(number: Any, dtype: torch.dtype) -> Bound:
+    if not floating(number):
+        return None
+    error = (number.double() - number.to(dtype).double()).abs()
+    return error if bool((error > 0).any()) else None
+
+
+def unknown(operation: Operation) -> Bound:
+    return pytree.tree_map_only(Tensor, unbounded_like, operation.result)
+
+
+def unbounded_like(result: Tensor) -> Tensor:
+    if result.is_floating_point():
+        return torch.full_like(result, torch.inf, dtype=torch.float64)
+    return torch.ones_like(result, dtype=torch.bool)
+
+
+def open_index(operation: Operation) -> bool:
+    """Whether rounding could change an integer argument."""
+    flat_args, _ = pytree.tree_flatten(operation.args)
+    flat_errors, _ = pytree.tree_flatten(operation.errors, is_leaf=lambda leaf: leaf is None)
+    return any(
+        isinstance(arg, Tensor) and not floating(arg) and error is not None and bool(error.any())
+        for arg, error in zip(flat_args, flat_errors, strict=True)
+    )
+
+
+def _on_bounds(operation: Operation) -> list[Any]:
+    """The arguments with the bounds in place of the numbers that move."""
+    to_floating = floating(pytree.tree_leaves(operation.result)[0])
+    args = [
+        _fill(arg, error, to_floating)
+        for arg, error in zip(operation.args, operation.errors, strict=True)
+    ]
+    place = _FILL.get(operation.name)
+    if place is not None and place < len(args) and isinstance(args[place], (int, float)):
+        number = operation.args[place]
+        args[place] = operation.arithmetic.rounding_of(number) * abs(number)
+    return args
+
+
+def _fill(arg: Any, error: Any, to_floating: bool) -> Any:
+    if isinstance(arg, (list, tuple)) and any(isinstance(item, Tensor) for item in arg):
+        errors = error if isinstance(error, (list, tuple)) else [None] * len(arg)
+        return [_fill(a, e, to_floating) for a, e in zip(arg, errors, strict=True)]
+    if not isinstance(arg, Tensor):
+        return arg
+    if error is None:  # exact numbers get bound 0; an index stays what it is
+        return torch.zeros_like(arg) if floating(arg) or not to_floating else arg
+    if to_floating:
+        return error.to(arg.device, torch.float64).expand(arg.shape)
+    return error.expand(arg.shape)

@@ -1,0 +1,175 @@
+"""One walk through a recorded graph: every value in float64, and beside it its bound."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
+from torch_ref.compare.rounding.pointwise import pointwise
+from torch_ref.compare.rounding.rules import has_kinks, rounds, rule_for
+from torch_ref.compare.rounding.structure import constant_bound, open_index, unknown
+from torch_ref.compare.twin import Values
+
+
+@dataclass
+class Walked:
+    """What a walk gives: each output's float64 value and its bound, operations without a rule, and
+    the cases (one in all, where `cases` was not given) at which a gradient is a convention."""
+
+    values: Values
+    bounds: Values
+    unbounded: set[str] = field(default_factory=set)
+    kinks: Tensor | None = None
+
+
+def walk(
+    graph: GraphModule,
+    inputs: Values,
+    arithmetic: Arithmetic,
+    *,
+    bounds: Values | None = None,
+    cases: int | None = None,
+) -> Walked:
+    """Run a recorded graph on float64 inputs; bound the rounding of every output.
+
+    bounds: how far off inputs may be, by name; the others are exact.
+    cases: their number, where they are the first dimension of every tensor.
+    """
+    walker = _Walker(graph, arithmetic, cases)
+    names = graph.meta["inputs"]
+    given = bounds or {}
+    values, found = walker.run([inputs[name] for name in names], [given.get(n) for n in names])
+    outputs = graph.meta["outputs"]
+    return Walked(
+        dict(zip(outputs, values, strict=True)),
+        {
+            name: torch.zeros_like(value, dtype=torch.float64) if bound is None else bound
+            for name, value, bound in zip(outputs, values, found, strict=True)
+        },
+        walker.unbounded,
+        walker.kinks,
+    )
+
+
+class _Walker:
+    def __init__(self, graph: GraphModule, arithmetic: Arithmetic, cases: int | None) -> None:
+        self.graph, self.arithmetic, self.cases = graph, arithmetic, cases
+        self.unbounded: set[str] = set()
+        self.kinks: Tensor | None = None
+
+    def run(self, flat: list[Any], flat_bounds: list[Any]) -> tuple[list[Any], list[Any]]:
+        value: dict[Node, Any] = {}
+        bound: dict[Node, Any] = {}
+        remaining = iter(zip(flat, flat_bounds, strict=True))
+        last_use = _last_uses(self.graph)
+        for node in self.graph.graph.nodes:
+            if node.op == "placeholder":
+                value[node], bound[node] = next(remaining)
+            elif node.op == "get_attr":
+                constant = getattr(self.graph, str(node.target))
+                value[node] = constant.detach() if isinstance(constant, Tensor) else constant
+                bound[node] = constant_bound(value[node], self.arithmetic.dtype)
+            elif node.op == "output":
+                outputs: Any = node.args[0]
+                return [value[out] for out in outputs], [bound[out] for out in outputs]
+            else:
+                value[node], bound[node] = self.step(node, value, bound)
+            for finished in last_use.get(node, ()):
+                value.pop(finished), bound.pop(finished)
+        raise ValueError("The recorded graph has no output.")
+
+    def step(self, node: Node, value: dict[Node, Any], bound: dict[Node, Any]) -> tuple[Any, Bound]:
+        args, kwargs = pytree.tree_map_only(Node, value.__getitem__, (node.args, dict(node.kwargs)))
+        errors, _ = pytree.tree_map(
+            lambda leaf: bound[leaf] if isinstance(leaf, Node) else None,
+            (node.args, {}),
+            is_leaf=lambda leaf: leaf is None or not isinstance(leaf, (list, tuple, dict)),
+        )
+        target: Any = node.target
+        with torch.no_grad():
+            result = target(*args, **kwargs)
+        inexact = any(leaf is not None for leaf in pytree.tree_leaves(errors))
+        if not inexact and not rounds(node) and not has_kinks(node):
+            return result, None
+        operation = Operation(node, args, kwargs, errors, result, self.arithmetic, self.report_kink)
+        error = self.bound(operation, inexact)
+        if error is None or not floating(result):
+            return result, error
+        largest = self.arithmetic.largest
+        if bool((result.abs() + error <= largest).all()):  # false for NaN
+            return result, error
+        steady = rule_for(operation) == pointwise and _steady(args, errors)
+        return _overflowed(result, error, largest, steady)
+
+    def bound(self, operation: Operation, inexact: bool) -> Bound:
+        rule = rule_for(operation)
+        if not inexact and not floating(pytree.tree_leaves(operation.result)[0]):
+            return None
+        if rule is unknown:
+            self.unbounded.add(str(operation.node.target))
+        elif open_index(operation) and not _masks_only(operation):
+            rule = unknown
+        error = rule(operation)
+        return error if inexact or rounds(operation.node) else None
+
+    def report_kink(self, mask: Tensor) -> None:
+        """Add the places of a mask to the cases at which a gradient is a convention."""
+        if self.cases is not None and mask.ndim and mask.shape[0] == self.cases:
+            found = mask.reshape(self.cases, -1).any(1)
+        else:
+            found = mask.any().reshape(1)
+        self.kinks = found if self.kinks is None else self.kinks | found
+
+
+def _masks_only(operation: Operation) -> bool:
+    """Whether every open argument that is no number is a boolean one: the rules know those."""
+    flat, _ = pytree.tree_flatten(operation.args)
+    errors, _ = pytree.tree_flatten(operation.errors, is_leaf=lambda leaf: leaf is None)
+    return all(
+        arg.dtype == torch.bool
+        for arg, error in zip(flat, errors, strict=True)
+        if isinstance(arg, Tensor) and not floating(arg) and error is not None
+    )
+
+
+def _overflowed(
+    result: Tensor, bound: Tensor, largest: float, steady: Tensor | bool
+) -> tuple[Tensor, Tensor]:
+    """The value and bound where the dtype under test overflows: infinite, and exactly so.
+
+    Where it only may overflow, the bound is infinite. An infinite float64 result is certain where
+    its arguments are `steady`: the bound, infinite too, can no longer tell.
+    """
+    size = result.abs()
+    overflows = (size - bound > largest) | (size.isinf() & steady)
+    uncertain = ~overflows & ~(size + bound <= largest)
+    infinite = torch.copysign(torch.full_like(result, torch.inf), result)
+    return (
+        torch.where(overflows, infinite, result),
+        torch.where(uncertain, torch.inf, torch.where(overflows, 0.0, bound)),
+    )
+
+
+def _steady(args: Any, errors: Any) -> Tensor | bool:
+    """Where every argument's bound is at most half of the argument."""
+    steady: Tensor | bool = True
+    for arg, error in zip(args, errors, strict=True):
+        if isinstance(arg, Tensor) and isinstance(error, Tensor):
+            steady = steady & (error <= arg.abs() / 2)
+    return steady
+
+
+def _last_uses(graph: GraphModule) -> dict[Node, list[Node]]:
+    """Which values are done with after each node, so that memory stays small."""
+    seen: set[Node] = set()
+    finished: dict[Node, list[Node]] = {}
+    for node in reversed(graph.graph.nodes):
+        for used in node.all_input_nodes:
+            if used not in seen:
+                seen.add(used)
+                finished.setdefault(node, []).append(used)
+    return finished

@@ -1,0 +1,193 @@
+"""Both sides of a twin on one batch: what each gives, and how far rounding may have moved it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from torch_ref.compare.cases import Batch, widened
+from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
+from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.twin import Twin, Values
+from torch_ref.compare.verdict import Side
+
+FLOAT64 = Arithmetic.of(torch.float64)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the two sides gave on a batch, by name of the quantity; all in float64.
+
+    manual: the hand's numbers, computed in the dtype under test.
+    manual_side: the hand's formulas in float64 and their bound in the dtype.
+    reference, reference_in_dtype: autograd's numbers and their bound in float64, and with the
+        dtype's overflow and bound.
+    """
+
+    manual: Values
+    manual_side: dict[str, Side]
+    reference: dict[str, Side]
+    reference_in_dtype: dict[str, Side]
+    kinks: Tensor | None
+
+
+@dataclass
+class Recorder:
+    """Runs and records both sides, and keeps the graphs of shapes it has met.
+
+    failures, notes, missing: what there is to say about the twin, each once, in order.
+    """
+
+    twin: Twin
+    dtype: torch.dtype
+    failures: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)
+    _reference: dict[object, GraphModule] = field(default_factory=dict)
+    _manual: dict[object, GraphModule | None] = field(default_factory=dict)
+
+    def sides(self, batch: Batch) -> Sides:
+        """Both sides on a batch; quantities that cannot be compared are left out, and said."""
+        inputs, wide = batch.inputs, widened(batch.inputs)
+        answer, breaches, notes = run_manual(self.twin, inputs)
+        known = gradients_by_autograd(self.twin.reference, wide)
+        problems = check_answer(answer, known, inputs)
+        self.failures |= dict.fromkeys([*breaches, *problems.values()])
+        self.notes |= dict.fromkeys(notes)
+        self._say_what_is_missing(answer, known, inputs)
+        names = tuple(name for name in answer if name not in problems)
+        if not names:
+            return Sides({}, {}, {}, {}, None)
+        cases = batch.count if batch.batched else None
+        reference, in_dtype = self._walk_reference(batch, wide, names, known, cases)
+        given = {name: answer[name].double() for name in names}
+        manual = self._walk_manual(batch, wide, names, cases)
+        return Sides(
+            given,
+            {
+                name: Side(manual.values[name], manual.bounds[name])
+                if manual is not None
+                else Side(given[name], in_dtype.bounds[name])
+                for name in names
+            },
+            {name: Side(reference.values[name], reference.bounds[name]) for name in names},
+            {name: Side(in_dtype.values[name], in_dtype.bounds[name]) for name in names},
+            in_dtype.kinks,
+        )
+
+    def _walk_reference(
+        self, batch: Batch, wide: Values, names: tuple[str, ...], known: Values, cases: int | None
+    ) -> tuple[Walked, Walked]:
+        key = (names, _layout(wide))
+
+        def gradients(values: Values) -> Values:
+            return gradients_by_autograd(self.twin.reference, values, names)
+
+        if key not in self._reference:
+            self._reference[key] = record(gradients, _other_numbers(batch, wide))
+        walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
+        if not _faithful(walked, known):  # it branches on its numbers: record it on these
+            self._reference[key] = record(gradients, wide)
+            walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
+            for name in _unfaithful(walked, known):
+                walked.bounds[name] = torch.full_like(walked.bounds[name], torch.inf)
+                self._note(
+                    f"The reference takes other operations for other numbers on the way to {name}: "
+                    "it cannot be recorded as one graph, so what depends on it is undecided. Use "
+                    "torch.where instead of if."
+                )
+        for operation in sorted(walked.unbounded):
+            self._note(
+                f"The reference uses {operation}, which has no rounding rule: what depends on it "
+                "is undecided. Write it out in simpler operations, or add a rule (CONTRIBUTING)."
+            )
+        if self.dtype == torch.float64:
+            return walked, walked
+        narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
+        return walked, narrow
+
+    def _walk_manual(
+        self, batch: Batch, wide: Values, names: tuple[str, ...], cases: int | None
+    ) -> Walked | None:
+        """The manual side's bounds, or None where it is granted those of the reference."""
+        key = (names, _layout(wide))
+
+        def manual(values: Values) -> Values:
+            answer = as_tensors(self.twin.manual(values), values)
+            return {name: answer[name] for name in names}
+
+        try:
+            if key not in self._manual:
+                self._manual[key] = record(manual, _other_numbers(batch, wide))
+            graph = self._manual[key]
+            if graph is None:
+                return None
+            arithmetic = Arithmetic.of(self.dtype)
+            walked = walk(graph, wide, arithmetic, cases=cases)
+            expected = manual({name: copy_of(value) for name, value in wide.items()})
+            if not _faithful(walked, expected):
+                graph = self._manual[key] = record(manual, wide)
+                walked = walk(graph, wide, arithmetic, cases=cases)
+                if not _faithful(walked, expected):
+                    self._manual[key] = None
+                    self._grant("it takes other operations for other numbers")
+                    return None
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # anything at all can come out of a stranger's code
+            self._manual[key] = None
+            self._grant(f"it cannot be recorded: {told(error)}")
+            return None
+        if walked.unbounded:
+            self._grant(f"it uses {', '.join(sorted(walked.unbounded))}, without a rule")
+            return None
+        return walked
+
+    def _say_what_is_missing(self, answer: Values, known: Values, inputs: Values) -> None:
+        self.missing |= dict.fromkeys(
+            name for name in inputs if name in known and name not in answer
+        )
+        unused = [name for name, gradient in known.items() if not gradient.any()]
+        if unused and len(unused) == len(known):
+            self._note("The loss depends on nothing that has a name: every gradient is 0.")
+
+    def _grant(self, why: str) -> None:
+        self._note(
+            f"The manual side has no rounding bound of its own ({why}): it is granted that of the "
+            "reference in its dtype."
+        )
+
+    def _note(self, text: str) -> None:
+        self.notes[text] = None
+
+
+def _layout(values: Values) -> tuple[object, ...]:
+    """What a recorded graph depends on besides the numbers."""
+    return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
+
+
+def _other_numbers(batch: Batch, wide: Values) -> Values:
+    """The batch's cases in another order: a graph that depends on its numbers then shows."""
+    if not batch.batched:
+        return wide
+    return {name: value.flip(0) for name, value in wide.items()}
+
+
+def _faithful(walked: Walked, expected: Values) -> bool:
+    return not _unfaithful(walked, expected)
+
+
+def _unfaithful(walked: Walked, expected: Values) -> list[str]:
+    """The quantities whose recorded numbers are not the computed ones, up to rounding."""
+    return [
+        name
+        for name, value in walked.values.items()
+        if bool(
+            (
+                ((value - expected[name]).abs() > 2 * walked.bounds[name])
+                & value.isfinite() & expected[name].isfinite()
+            ).any()
+        )
+    ]  # fmt: skip

@@ -1,0 +1,98 @@
+"""What is done to every twin's inputs without its author's help: where backward passes go wrong.
+
+Each stress takes inputs as the author draws them and returns others of the same shapes and dtypes.
+Only floating inputs change; signs stay, so what had to be positive is positive still. A case that
+leaves the reference's domain this way (its loss, a value or a gradient is not finite any more) is
+put back as it was drawn.
+
+    scaled up, scaled down    every input times its own power of ten, 10^0 to 10^3 or 10^-8 to 10^0
+    mixed scales              the same number by number, 10^-3 to 10^3
+    tied                      every number of an input is one of two, so that many are equal
+    zeros                     a third of the numbers is exactly 0
+    grid                      numbers rounded to halves: small numbers that hit thresholds exactly
+    strided                   the same numbers, laid out in memory backwards and with gaps
+    expanded                  the first slice of the first axis, repeated without a copy
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_ref.compare.twin import Values
+
+LAYOUT = ("strided", "expanded")  # of a whole tensor: a batch of many cases has one
+
+
+def stressed(values: Values, stress: str, generator: np.random.Generator, cases: bool) -> Values:
+    """The inputs under one stress; with `cases` each index of the first axis is a case of its own.
+
+    Numbers come from `generator` and are cast, so they do not depend on dtype and device.
+    """
+    change = CHANGES[stress]
+    return {
+        name: change(value, generator, cases) if value.is_floating_point() else value
+        for name, value in values.items()
+    }
+
+
+def _power_of_ten(low: float, high: float, shape: tuple[int, ...], generator: np.random.Generator,
+                  like: Tensor) -> Tensor:  # fmt: skip
+    power = 10.0 ** torch.as_tensor(generator.uniform(low, high, shape))
+    return power.to(like.dtype).to(like.device)
+
+
+def _one_each(value: Tensor, cases: bool) -> tuple[int, ...]:
+    """The shape of one number a case, or of one in all, to multiply `value` with."""
+    return (len(value), *(1,) * (value.ndim - 1)) if cases else ()
+
+
+def _scaled(low: float, high: float) -> Callable[[Tensor, np.random.Generator, bool], Tensor]:
+    def change(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+        return value * _power_of_ten(low, high, _one_each(value, cases), generator, value)
+
+    return change
+
+
+def _mixed_scales(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    return value * _power_of_ten(-3, 3, tuple(value.shape), generator, value)
+
+
+def _tied(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    flat = value.reshape(len(value), -1) if cases else value.reshape(1, -1)
+    second = torch.as_tensor(generator.random(tuple(flat.shape)) < 0.5).to(value.device)
+    return torch.where(second, flat[:, -1:], flat[:, :1]).reshape(value.shape)
+
+
+def _zeros(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    kept = torch.as_tensor(generator.random(tuple(value.shape)) > 1 / 3).to(value.device)
+    return value * kept
+
+
+def _grid(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    return (2 * value).round() / 2
+
+
+def _strided(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    axes = tuple(reversed(range(value.ndim)))
+    room = value.new_zeros([2 * value.shape[axis] for axis in axes])
+    every_second = room[(slice(None, None, 2),) * value.ndim].permute(axes)
+    every_second.copy_(value)
+    return every_second
+
+
+def _expanded(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    return value[:1].expand(value.shape) if value.ndim else value
+
+
+CHANGES: dict[str, Callable[[Tensor, np.random.Generator, bool], Tensor]] = {
+    "scaled up": _scaled(0, 3),
+    "scaled down": _scaled(-8, 0),
+    "mixed scales": _mixed_scales,
+    "tied": _tied,
+    "zeros": _zeros,
+    "grid": _grid,
+    "strided": _strided,
+    "expanded": _expanded,
+}
