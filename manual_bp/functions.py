@@ -4,8 +4,12 @@ Every function is elementwise, takes and returns real floating arrays of any lib
 array-api-compat knows (NumPy, torch, JAX and array-api-strict; CuPy too, but that is not tested
 here), and keeps dtype and device.
 Every one stays within 4 ulp of the exact value over its whole domain, in float64, float32,
-bfloat16 and float16; `tests/test_functions.py` measures it against mpmath. JAX keeps to that down
-to the smallest normal number: it takes subnormal numbers for 0.
+bfloat16 and float16; `tests/test_functions.py` measures it against mpmath.
+
+JAX on the CPU takes subnormal numbers for 0, but for float16. It keeps to 4 ulp where the
+arguments and the result are normal numbers or 0, and for the loss and its derivative t - x and
+t - 2 x as well. jax.jit makes one division by x^2 of the two in `itakura_saito_derivative`: there
+x^2 has to be a normal number, too, in every dtype.
 """
 
 import math
