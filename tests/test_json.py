@@ -67,9 +67,15 @@ def test_a_pipe_stays_one_and_gets_the_text(tmp_path: Path, linked: bool) -> Non
     assert sorted(os.listdir(tmp_path)) == sorted({"pipe", path.name})
 
 
-def test_a_device_stays_one() -> None:
-    write_json(os.devnull, RESULT)
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+def test_a_terminal_gets_the_text() -> None:
+    """A device that no mistake can replace: nothing can be created beside it."""
+    ours, its = os.openpty()
+    try:
+        write_json(os.ttyname(its), RESULT)
+        assert json.loads(os.read(ours, 4096)) == STORED
+    finally:
+        os.close(ours)
+        os.close(its)
 
 
 PROGRAM = (
@@ -81,13 +87,16 @@ PROGRAM = (
 PRINTED = 'before\n{\n "verdict": "agree"\n}\nafter\n'
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout on this system")
+OUTPUT = "/dev/fd/1"  # where /dev/stdout leads; here no mistake can replace it
+
+
+@pytest.mark.skipif(not os.path.exists(OUTPUT), reason=f"no {OUTPUT} on this system")
 def test_standard_output_keeps_what_was_printed(tmp_path: Path) -> None:
     """Whether it leads to a pipe or to a file, and by whatever name."""
-    program = [sys.executable, "-c", PROGRAM.format(path="/dev/stdout")]
+    program = [sys.executable, "-c", PROGRAM.format(path=OUTPUT)]
     assert subprocess.run(program, capture_output=True, text=True).stdout == PRINTED
     file = tmp_path / "out"
-    for path in ("/dev/stdout", str(file)):
+    for path in (OUTPUT, str(file)):
         with file.open("w") as out:
             program = [sys.executable, "-c", PROGRAM.format(path=path)]
             subprocess.run(program, stdout=out, check=True)
