@@ -207,6 +207,40 @@ def test_loss_is_0_where_output_is_target() -> None:
     assert ItakuraSaitoLoss("none")(x, x).eq(0).all()
 
 
+OUTSIDE = {
+    # t, x: what the loss is there
+    (-2.0, 1.0): "nan",
+    (2.0, -1.0): "nan",
+    (-2.0, -1.0): 2 - np.log(2) - 1,  # t/x is that of 2 and 1
+    (0.0, 1.0): "inf",
+    (2.0, 0.0): "nan",
+    (0.0, 0.0): "nan",
+}
+
+
+@pytest.mark.parametrize(("t", "x"), OUTSIDE)
+def test_loss_outside_its_domain_is_as_documented(t: float, x: float, device: str) -> None:
+    """Nothing is raised, as by torch's own losses: a look at the values would make the GPU wait."""
+    dtype = {"dtype": torch.float64, "device": device}
+    given = torch.tensor([1.0, x], **dtype), torch.tensor([1.0, t], **dtype)
+    wanted = pytest.approx(float(OUTSIDE[t, x]), rel=1e-12, nan_ok=True)
+    each = ItakuraSaitoLoss("none")(*given)
+    assert each[0] == 0
+    assert each[1].item() == wanted
+    assert ItakuraSaitoLoss("sum")(*given).item() == wanted
+
+
+def test_loss_of_an_empty_batch_is_that_of_torchs_own_losses(device: str) -> None:
+    empty = torch.empty(0, dtype=torch.float64, device=device)
+    for reduction, shape in (("none", (0,)), ("sum", ()), ("mean", ())):
+        loss = ItakuraSaitoLoss(reduction)(empty, empty)
+        assert loss.shape == shape
+        assert torch.equal(
+            loss.nan_to_num(-1.0), nn.MSELoss(reduction=reduction)(empty, empty).nan_to_num(-1.0)
+        )
+    assert ItakuraSaitoLoss()(empty, empty).isnan()
+
+
 @pytest.mark.parametrize("reduction", ["median", "", None])
 def test_bad_reduction(reduction: object) -> None:
     message = f'reduction must be "mean", "sum" or "none"; got {reduction!r}.'

@@ -69,6 +69,10 @@ class ItakuraSaitoLoss(nn.Module):
     """Itakura-Saito divergence t/x - ln(t/x) - 1, x > 0 and t > 0; QLIKE in volatility forecasts.
 
     `reduction`: "mean" (default), "sum" or "none", as in torch's own losses.
+
+    Values are not checked, as in torch's own losses: a look at them would make the GPU wait. t < 0
+    or x < 0 gives NaN (both at once pass for positive), t = 0 infinity, x = 0 NaN; the mean of an
+    empty batch is NaN, its sum 0.
     Fevotte, Bertin, Durrieu, Neural Computation 21(3), 2009.
     """
 
