@@ -82,13 +82,21 @@ def audit(claims: Sequence[Claim] = CLAIMS) -> tuple[Finding, ...]:
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """One line: how many were checked, wrong, right and repeated."""
-    wrong = sum(not finding.right for finding in findings)
-    repeats = sum(bool(finding.repeats) for finding in findings)
-    return (
-        f"{len(findings)} printed lines checked: {wrong} wrong, {len(findings) - wrong} right "
-        f"({repeats} repeats)"
+    """How many lines are wrong, right and repeated; then a remark on every repeated line.
+
+    A line that only repeats the one before is neither wrong nor right here, but counted apart.
+    """
+    repeats = Counter(finding.repeats for finding in findings if finding.repeats)
+    judged = [finding.right for finding in findings if not finding.repeats]
+    counts = (
+        f"{len(findings)} printed lines checked: {judged.count(False)} wrong, "
+        f"{judged.count(True)} right, {repeats.total()} that only repeat the line before"
     )
+    remarks = [
+        f"remark: {label} is printed {count + 1} times, word for word: once is enough"
+        for label, count in repeats.items()
+    ]
+    return "\n".join([counts, *remarks])
 
 
 def _repeated(claim: Claim, before: Sequence[Finding]) -> str:

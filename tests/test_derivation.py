@@ -101,9 +101,60 @@ def test_a_right_line_has_no_problem(findings: dict[str, Finding]) -> None:
 def test_repeated_lines_name_the_first_of_them(findings: dict[str, Finding]) -> None:
     repeats = {label: finding.repeats for label, finding in findings.items() if finding.repeats}
     assert repeats == {f"d) chain, line {n}": "d) chain, line 6" for n in range(7, 16)}
-    assert summary(tuple(findings.values())) == (
-        "50 printed lines checked: 9 wrong, 41 right (9 repeats)"
+
+
+SUMMARY = (
+    "50 printed lines checked: 9 wrong, 32 right, 9 that only repeat the line before\n"
+    "remark: d) chain, line 6 is printed 10 times, word for word: once is enough"
+)
+
+
+def test_the_summary_counts_repeats_apart_and_remarks_on_them(
+    findings: dict[str, Finding],
+) -> None:
+    assert summary(tuple(findings.values())) == SUMMARY
+
+
+@pytest.mark.parametrize("label", ["a) (5)", "a) chain, line 4"])
+def test_a_repeat_of_a_right_or_wrong_line_is_neither(label: str) -> None:
+    """And there is no remark where nothing is repeated."""
+    claim = BY_LABEL[label]
+    again = [replace(claim, label=f"again {n}") for n in range(2)]
+    wrong, right = (1, 0) if label in WRONG else (0, 1)
+    counted = f"printed lines checked: {wrong} wrong, {right} right"
+    assert summary(audit([claim, *again])) == (
+        f"3 {counted}, 2 that only repeat the line before\n"
+        f"remark: {label} is printed 3 times, word for word: once is enough"
     )
+    assert summary(audit([claim])) == f"1 {counted}, 0 that only repeat the line before"
+
+
+# the text itself ---------------------------------------------------------------------------------
+
+TEXT = Path(__file__).parent / "data" / "assignment.md"
+
+
+def squeezed(latex: str) -> str:
+    """Without what is layout in LaTeX: spaces, line ends and the alignment sign."""
+    return "".join(latex.replace("&", "").split())
+
+
+def test_every_claim_is_printed_in_the_text_and_no_equation_is_left_out() -> None:
+    """Claim by claim in the text's order; what lies between has no equation but (1) and (2)."""
+    text, place, between = squeezed(TEXT.read_text(encoding="utf-8")), 0, ""
+    for claim in CLAIMS:
+        printed = squeezed(claim.printed)
+        if claim.label in ("b) z6 in line 2", "c) z6 in line 2"):  # inside the claim before
+            assert text.count(printed) == 2
+            continue
+        at = text.find(printed, place)
+        assert at >= 0, claim.label
+        between += text[place:at]
+        place = at + len(printed)
+    between += text[place:]
+    assert between.count("=") == 2
+    for start in (r"L(x,t)=\frac{t}{x}-\ln\frac{t}{x}-1\tag{1}", r"\rho(z)=z^2\tag{2}"):
+        assert start in between
 
 
 # the tester, tested ------------------------------------------------------------------------------
@@ -274,7 +325,7 @@ def test_the_command_shows_every_wrong_line(
     assert sum(line.startswith("✗") for line in lines) == len(WRONG)
     assert sum(line.startswith("✓") for line in lines) == 50 - len(WRONG) - 9
     assert "(printed 9 more times, word for word)" in output
-    assert "50 printed lines checked: 9 wrong, 41 right (9 repeats)" in output
+    assert SUMMARY in output
     assert "…" not in output
     assert max(map(len, lines)) <= 80
     stored = json.loads(file.read_text(encoding="utf-8"))["findings"]
