@@ -1,0 +1,101 @@
+"""The hand's number is the expected one plus a term: weight decay, a weight already updated."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from torch_ref.compare.explain.arithmetic import exact, minus, over, picked, plus, times
+from torch_ref.compare.explain.columns import Column, columns
+from torch_ref.compare.explain.evidence import Answer
+from torch_ref.compare.explain.forms import Catalogue, Factor
+from torch_ref.compare.explain.numbers import fitted_constant
+from torch_ref.compare.explain.products import belonging
+from torch_ref.compare.explain.question import Question
+from torch_ref.compare.verdict import Side
+
+MOST_TRIES = 20
+
+
+def extra_term(question: Question) -> Answer | None:
+    """hand - expected = c * (1, v, F(v) dL/dg or dL/dg dL/dh), c a number that people write."""
+    catalogue = Catalogue(question)
+    difference = minus(question.manual, question.expected)
+    for terms in _candidates(question, catalogue, difference):
+        sides = [term.at(question) for term in terms]
+        side = exact(torch.ones_like(difference.value)) if not sides else sides[0]
+        side = times(*sides) if len(sides) == 2 else side
+        constant = fitted_constant(question, difference, side)
+        if constant is None or not constant.short or constant.value == 0:
+            continue
+        predicted = plus(question.expected, constant.times(side))
+        if question.answered_by(predicted, names_a_quantity=bool(terms)):
+            return Answer(_says(question, catalogue, terms, constant.text), predicted)
+    return None
+
+
+Term = Factor | Column
+
+
+def _candidates(
+    question: Question, catalogue: Catalogue, difference: Side
+) -> list[tuple[Term, ...]]:
+    """Terms that the difference is a constant multiple of in the sample, plain ones first."""
+    sample = question.sample
+    wanted = picked(difference, sample)
+    found: list[tuple[tuple[int, int], tuple[Term, ...]]] = []
+    for order, (rows, terms) in enumerate(_tables(question, catalogue)):
+        for row in _proportional(rows, wanted).nonzero().reshape(-1).tolist():
+            weights = [term.function.weight for term in terms[row] if isinstance(term, Factor)]
+            found.append(((max(weights, default=0), order), terms[row]))
+    return [terms for _, terms in sorted(found, key=lambda each: each[0])][:MOST_TRIES]
+
+
+def _tables(
+    question: Question, catalogue: Catalogue
+) -> Iterator[tuple[Side, list[tuple[Term, ...]]]]:
+    """Numbers of many terms in the sample, shape (terms, sample), and which terms they are."""
+    factors = catalogue.sampled
+    plain: list[tuple[Term, ...]] = [(factor,) for factor in catalogue.factors]
+    yield factors, [*plain, ()]
+    grads = columns(question, question.upstream, is_gradient=True)
+    numbers = [column.at(question, question.sample) for column in grads]
+    for column, number in zip(grads, numbers, strict=True):
+        yield times(factors, number), [*((*each, column) for each in plain), (column,)]
+        products = [times(number, other) for other in numbers]
+        rows = Side(
+            torch.stack([side.value for side in products]),
+            torch.stack([side.bound for side in products]),
+        )
+        yield rows, [(column, other) for other in grads]
+
+
+def _proportional(rows: Side, wanted: Side) -> Tensor:
+    """Which rows could be the wanted numbers divided by one constant."""
+    ratio = over(wanted, rows)
+    nothing = (wanted.value == 0) & (rows.value == 0)
+    low = torch.where(nothing, -torch.inf, ratio.value - ratio.bound).amax(1)
+    high = torch.where(nothing, torch.inf, ratio.value + ratio.bound).amin(1)
+    return low <= high
+
+
+def _says(question: Question, catalogue: Catalogue, terms: tuple[Term, ...], constant: str) -> str:
+    if not terms:
+        return f"has {constant} added to it"
+    stale = _stale(question, catalogue, terms, constant)
+    labels = [term.text if isinstance(term, Factor) else term.label for term in terms]
+    return stale or f"has the extra term {constant} * {' * '.join(reversed(labels))}"
+
+
+def _stale(question: Question, catalogue: Catalogue, terms: tuple[Term, ...], constant: str) -> str:
+    """The term c * dL/dg * dL/dv beside dL/dg * v: v was changed by its own gradient before."""
+    belongs = belonging(question, catalogue)
+    if belongs is None or belongs.factor is None or belongs.factor.function.weight:
+        return ""
+    gradients = [term for term in terms if isinstance(term, Column)]
+    value = belongs.factor.column
+    moved = [g for g in gradients if g.name == value.name]
+    if len(gradients) != 2 or not moved or belongs.gradient not in gradients:
+        return ""
+    step = f"- {constant[1:]}" if constant.startswith("-") else f"+ {constant}"
+    return f"has {value.label} {step} * {moved[0].label} in the place of {value.label}"

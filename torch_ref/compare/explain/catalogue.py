@@ -1,0 +1,103 @@
+"""explain: the hypotheses in order, simplest first; the first that holds is the explanation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from torch_ref.compare.explain.additions import extra_term
+from torch_ref.compare.explain.axes import moved_elements
+from torch_ref.compare.explain.clipping import clipped
+from torch_ref.compare.explain.constants import constant_ratio, no_number, same_number, zero
+from torch_ref.compare.explain.differences import difference_instead
+from torch_ref.compare.explain.evidence import Answer, Evidence, Explanation
+from torch_ref.compare.explain.facts import nearest_facts
+from torch_ref.compare.explain.forms import Catalogue
+from torch_ref.compare.explain.paths import exchanged_factors, wrong_coefficients, wrong_path
+from torch_ref.compare.explain.places import somewhere
+from torch_ref.compare.explain.products import wrong_product
+from torch_ref.compare.explain.question import Question
+from torch_ref.compare.explain.ratios import two_factors
+from torch_ref.compare.explain.reductions import averaged, cut_short, missing_reduction, not_centred
+from torch_ref.compare.verdict import Side
+
+Hypothesis = Callable[[Question], Answer | None]
+
+
+def _two_factors(question: Question) -> Answer | None:
+    return two_factors(question, Catalogue(question))
+
+
+def _everywhere(hypothesis: Hypothesis) -> Hypothesis:
+    def found(question: Question) -> Answer | None:
+        answer = hypothesis(question)
+        return answer and replace(answer, predicate=f"{answer.predicate} everywhere")
+
+    return found
+
+
+HYPOTHESES: tuple[Hypothesis, ...] = (
+    _everywhere(no_number),
+    _everywhere(zero),
+    averaged,
+    _everywhere(same_number),
+    constant_ratio,
+    wrong_coefficients,
+    wrong_product,
+    moved_elements,
+    wrong_path,
+    exchanged_factors,
+    difference_instead,
+    extra_term,
+    not_centred,
+    cut_short,
+    missing_reduction,
+    clipped,
+    _two_factors,
+    somewhere,
+)
+
+
+def explain(draws: Sequence[Evidence]) -> Explanation:
+    """One sentence that says what is wrong with a gradient, in the author's names.
+
+    A hypothesis is accepted only if it predicts the hand's number within the bounds in every
+    decided element of every draw, and if chance would not (see Question.answered_by). Where none
+    is, the sentence says so, with the nearest facts, and `known` is False.
+    Raises ValueError if there are no draws, or if they are not of one quantity.
+    """
+    names = {draw.name for draw in draws}
+    if len(names) != 1:
+        raise ValueError(
+            "explain needs one or more draws of one quantity; got "
+            f"{', '.join(sorted(names)) or 'none'}."
+        )
+    subject = f"dL/d{draws[0].name}"
+    with torch.no_grad():
+        question = Question.of([_on_cpu(draw) for draw in draws])
+        if not bool(question.wrong.any()):
+            return Explanation(f"{subject} is right in every decided element", False)
+        for hypothesis in HYPOTHESES:
+            answer = hypothesis(question)
+            if answer is not None:
+                return Explanation(f"{subject} {answer.predicate}", True)
+        return Explanation(f"{subject}: no known pattern; {nearest_facts(question)}", False)
+
+
+def _on_cpu(draw: Evidence) -> Evidence:
+    def moved(sides: dict[str, Side]) -> dict[str, Side]:
+        return {name: _side_on_cpu(side) for name, side in sides.items()}
+
+    return Evidence(
+        name=draw.name,
+        manual=_side_on_cpu(draw.manual),
+        expected=_side_on_cpu(draw.expected),
+        decided=draw.decided.detach().cpu(),
+        values=moved(draw.values),
+        gradients=moved(draw.gradients),
+        paths=moved(draw.paths),
+    )
+
+
+def _side_on_cpu(side: Side) -> Side:
+    return Side(side.value.detach().cpu(), side.bound.detach().cpu())

@@ -1,0 +1,193 @@
+"""Where: conditions on named quantities that select exactly the wrong elements and no right one."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_ref.compare.explain.columns import Column, columns, floating
+from torch_ref.compare.explain.numbers import shortest_between, written
+from torch_ref.compare.explain.question import ELEMENTS_NEEDED, Question
+
+BITS_NEEDED = 36.0  # log2 of the number of ways to choose as many elements as are wrong
+SAMPLE = 256
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition in words, and where it holds: bool, flat."""
+
+    text: str
+    mask: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Quantity:
+    """Numbers beside the question's elements, float64, flat.
+
+    sources: codes that are equal where two elements stand beside one and the same number; None
+        where each has its own.
+    is_mask: whether it is a bool tensor. zero: how "is 0" is said of it, if not by its label.
+    """
+
+    label: str
+    numbers: Tensor
+    sources: Tensor | None = None
+    is_mask: bool = False
+    zero: str = ""
+
+    def credible(self, wrong: Tensor, right: Tensor) -> bool:
+        """Whether chance would not choose just these: enough different numbers on both sides."""
+        if self.sources is None:
+            chosen, left = int(wrong.sum()), int(right.sum())
+        else:
+            chosen, left = (_different(self.sources[mask]) for mask in (wrong, right))
+        ways = math.lgamma(chosen + left + 1) - math.lgamma(chosen + 1) - math.lgamma(left + 1)
+        return min(chosen, left) >= ELEMENTS_NEEDED and ways / math.log(2) >= BITS_NEEDED
+
+
+def selecting(question: Question, right: Tensor) -> list[Condition]:
+    """Conditions that hold in all wrong elements and in none of `right`, the plainest first."""
+    wrong = question.wrong
+    if not bool(wrong.any()) or not bool(right.any()):
+        return []
+    quantities = list(_quantities(question))
+    found = []
+    for quantity in quantities:
+        condition = _threshold(quantity, wrong, right)
+        if condition is not None and quantity.credible(wrong, right):
+            found.append(condition)
+    return found or _comparisons(quantities, wrong, right)
+
+
+def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | None:
+    """A condition on one quantity: a mask, a value that it has, a threshold."""
+    numbers, label = quantity.numbers, quantity.label
+    inside, outside = numbers[wrong], numbers[right]
+    if not bool(inside.isfinite().all() and outside.isfinite().all()):
+        return None
+    if quantity.is_mask:
+        for holds, text in ((1.0, f"{label} is True"), (0.0, f"{label} is False")):
+            if bool((inside == holds).all()) and not bool((outside == holds).any()):
+                return Condition(text, numbers == holds)
+        return None
+    first = float(inside[0])
+    if bool((inside == first).all()) and not bool((outside == first).any()):
+        text = quantity.zero if first == 0 and quantity.zero else f"{label} == {written(first)}"
+        return Condition(text, numbers == first)
+    both_signs = bool((numbers < 0).any()) and bool((numbers > 0).any())
+    for text, size in ((label, numbers), (f"|{label}|", numbers.abs()))[: 1 + both_signs]:
+        low, high = size[wrong], size[right]
+        if low.max() < high.min():
+            limit = shortest_between(_after(float(low.max())), float(high.min()))
+            return Condition(f"{text} < {written(limit)}", size < limit)
+        if low.min() > high.max():
+            limit = shortest_between(float(high.max()), _before(float(low.min())))
+            return Condition(f"{text} > {written(limit)}", size > limit)
+    return None
+
+
+def _comparisons(quantities: list[Quantity], wrong: Tensor, right: Tensor) -> list[Condition]:
+    """Conditions on two quantities: equal, or one larger than the other."""
+    usable = [quantity for quantity in quantities if not quantity.is_mask]
+    if len(usable) < 2:
+        return []
+    inside, outside = _some(wrong), _some(right)
+    inner = torch.stack([quantity.numbers[inside] for quantity in usable])
+    outer = torch.stack([quantity.numbers[outside] for quantity in usable])
+    for text, compare in (("==", torch.eq), (">", torch.gt), (">=", torch.ge)):
+        always = compare(inner[:, None], inner[None]).all(2)
+        never = ~compare(outer[:, None], outer[None]).any(2)
+        for one, two in (always & never).nonzero().tolist():
+            first, second = usable[one], usable[two]
+            mask = compare(first.numbers, second.numbers)
+            if not bool(mask[wrong].all()) or bool(mask[right].any()):
+                continue
+            if first.credible(wrong, right) and second.credible(wrong, right):
+                return [Condition(f"{first.label} {text} {second.label}", mask)]
+    return []
+
+
+def _quantities(question: Question) -> Iterator[Quantity]:
+    """Values, those nearest first, then gradients from upstream, places, and how often an index
+    occurs."""
+    near = floating(question)
+    others = tuple(name for name in question.draws[0].values if name not in near)
+    for column in columns(question, (*near, *others), is_gradient=False):
+        yield _beside(question, column)
+    for column in columns(question, question.upstream, is_gradient=True):
+        yield _beside(question, column)
+    yield from _places(question)
+    for name in others:
+        yield from _occurrences(question, name)
+
+
+def _beside(question: Question, column: Column) -> Quantity:
+    numbers = column.at(question).value
+    axes = question.draws[0].manual.value.ndim
+    whole = len([axis for axis in column.lies_along if axis is not None]) == axes
+    sources = None if whole else column.sources(question)
+    is_mask = numbers.dtype == torch.bool
+    return Quantity(column.label, numbers.double(), sources, is_mask)
+
+
+def _places(question: Question) -> Iterator[Quantity]:
+    """The index along each axis, from both ends."""
+    shapes = [draw.manual.value.shape for draw in question.draws]
+    for axis in range(min(len(shape) for shape in shapes)):
+        along = [
+            torch.arange(shape[axis], dtype=torch.float64)
+            .reshape([-1 if other == axis else 1 for other in range(len(shape))])
+            .expand(shape)
+            for shape in shapes
+        ]
+        back = [shape[axis] - 1 - index for shape, index in zip(shapes, along, strict=True)]
+        for numbers, text, end in (
+            (along, f"the index along axis {axis}", "first"),
+            (back, f"the index from the end of axis {axis}", "last"),
+        ):
+            flat = torch.cat([number.reshape(-1) for number in numbers])
+            yield Quantity(text, flat, zero=f"it is the {end} along axis {axis}")
+
+
+def _occurrences(question: Question, name: str) -> Iterator[Quantity]:
+    """How often an integer tensor holds the index along an axis, as for rows of an embedding."""
+    if not all(name in draw.values for draw in question.draws):
+        return
+    tensors = [draw.values[name].value for draw in question.draws]
+    if tensors[0].dtype == torch.bool or tensors[0].is_floating_point():
+        return
+    shapes = [draw.manual.value.shape for draw in question.draws]
+    for axis in range(min(len(shape) for shape in shapes)):
+        counts, first, codes = [], 0, []
+        for tensor, shape in zip(tensors, shapes, strict=True):
+            if tensor.numel() == 0 or not 0 <= int(tensor.min()) <= int(tensor.max()) < shape[axis]:
+                return
+            count = tensor.reshape(-1).long().bincount(minlength=shape[axis]).double()
+            like = [-1 if other == axis else 1 for other in range(len(shape))]
+            counts.append(count.reshape(like).expand(shape).reshape(-1))
+            code = torch.arange(shape[axis]) + first
+            codes.append(code.reshape(like).expand(shape).reshape(-1))
+            first += shape[axis]
+        label = f"the number of times that {name} holds the index along axis {axis}"
+        yield Quantity(label, torch.cat(counts), torch.cat(codes))
+
+
+def _different(codes: Tensor) -> int:
+    ordered = codes.sort().values
+    return int((ordered.diff() != 0).sum()) + min(len(codes), 1)
+
+
+def _some(mask: Tensor) -> Tensor:
+    places = mask.nonzero().reshape(-1)
+    return places[torch.linspace(0, len(places) - 1, min(len(places), SAMPLE)).long()]
+
+
+def _after(number: float) -> float:
+    return math.nextafter(number, math.inf)
+
+
+def _before(number: float) -> float:
+    return math.nextafter(number, -math.inf)

@@ -1,0 +1,104 @@
+"""Numbers as people write them: the shortest in an interval, and the constant that fits best."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from torch_ref.compare.explain.arithmetic import over
+from torch_ref.compare.explain.question import Question
+from torch_ref.compare.verdict import Side
+
+LARGEST_DENOMINATOR = 12
+LARGEST_PART = 10**7  # 1/N with N up to here may be a mean
+SHORT = 4  # significant digits that somebody may have typed
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number known to lie within `radius` of `value`, and how it is written."""
+
+    value: float
+    radius: float
+    text: str
+
+    @property
+    def short(self) -> bool:
+        return self.radius == 0.0
+
+    def times(self, side: Side) -> Side:
+        number = torch.tensor(self.value, dtype=torch.float64)
+        value = number * side.value
+        bound = (abs(self.value) + self.radius) * side.bound + self.radius * side.value.abs()
+        return Side(value, bound + 2.0**-52 * value.abs())
+
+
+def shortest_between(low: float, high: float) -> float:
+    """The number with the fewest significant digits in [low, high]; low <= high, both finite."""
+    if low <= 0 <= high:
+        return 0.0
+    if low < 0:
+        return -shortest_between(-high, -low)
+    exponent = math.floor(math.log10(high))
+    while exponent > -330:
+        step = Fraction(10) ** exponent
+        count = math.ceil(Fraction(low) / step)
+        if count * step <= Fraction(high):
+            middle = round((Fraction(low) + Fraction(high)) / 2 / step)
+            best = middle if low <= middle * step <= high else count
+            return float(best * step)
+        exponent -= 1
+    return low
+
+
+def written(number: float, digits: int = 17) -> str:
+    """A number without needless digits, and without an exponent where that is short, too."""
+    texts = (f"{number:.{count}g}" for count in range(1, digits + 1))
+    text = next((text for text in texts if float(text) == number), f"{number:.{digits}g}")
+    plain = f"{number:.{digits}f}".rstrip("0").rstrip(".")
+    return plain if len(plain) <= len(text) and float(plain) == number else text
+
+
+def constant_between(low: float, high: float) -> Constant:
+    """A small fraction or a decimal of at most 4 digits in [low, high], else its middle."""
+    middle = low + (high - low) / 2
+    simple, part = Fraction(middle).limit_denominator(LARGEST_DENOMINATOR), _part(middle)
+    if simple and low <= simple <= high:
+        return Constant(float(simple), 0.0, str(simple))
+    short = shortest_between(low, high)
+    if _digits(short) <= 2:
+        return Constant(short, 0.0, written(short))
+    if part and low <= part <= high:
+        return Constant(float(part), 0.0, str(part))
+    if _digits(short) <= SHORT:
+        return Constant(short, 0.0, written(short))
+    return Constant(middle, (high - low) / 2, f"{middle:.4g}")
+
+
+def _digits(number: float) -> int:
+    """How many significant digits it takes to write a number."""
+    return len(f"{number:.16e}".partition("e")[0].replace("-", "").replace(".", "").rstrip("0"))
+
+
+def _part(number: float) -> Fraction:
+    """The fraction 1/N nearest to a number below 1, 0 if N would be too large to have a meaning."""
+    if not 1 / LARGEST_PART < abs(number) < 1:
+        return Fraction(0)
+    return Fraction(1, round(1 / number))
+
+
+def fitted_constant(question: Question, target: Side, term: Side) -> Constant | None:
+    """The constant c that makes target == c * term within bounds in every decided element."""
+    considered = question.decided & ((target.value != 0) | (term.value != 0))
+    if not bool(considered.any()):
+        return None
+    ratio = over(
+        Side(target.value[considered], target.bound[considered]),
+        Side(term.value[considered], term.bound[considered]),
+    )
+    low = float((ratio.value - ratio.bound).max())
+    high = float((ratio.value + ratio.bound).min())
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        return None
+    return constant_between(low, high)

@@ -1,0 +1,97 @@
+"""The hand's number is a product, only not the one that belongs: "dL/dz6 * w46 where dL/dz6 * x4
+belongs"; or the right one with a factor too many or too few."""
+
+from torch_ref.compare.explain.contractions import contraction_forms
+from torch_ref.compare.explain.evidence import Answer
+from torch_ref.compare.explain.forms import Catalogue, Form, scaled_copies
+from torch_ref.compare.explain.question import Question
+from torch_ref.compare.explain.ratios import one_factor
+
+MOST_FORMS = 12
+STRANGE = 3
+
+
+def wrong_product(question: Question) -> Answer | None:
+    """A factor missing or extra, a copy of another gradient, or another product.
+
+    The sentence says what the hand has and what belongs there, as far as both are known.
+    """
+    catalogue = Catalogue(question)
+    ratio = one_factor(question, catalogue)
+    forms = _forms(question, catalogue)
+    if not (ratio or forms):
+        return None
+    belongs = belonging(question, catalogue)
+    given = sorted(forms, key=lambda form: _strangeness(form, belongs))
+    if ratio and given and _strangeness(given[0], belongs) == STRANGE:
+        given = []
+    says = ratio.predicate if ratio else _compared(given[0], belongs)
+    if given:
+        where = f" where {belongs.product} belongs" if belongs else ""
+        has = given[0].product + _equally(given, belongs) + where
+        says = f"{says}: {has}" if says else f"is {has}"
+    predicted = given[0].side if given else ratio.predicted if ratio else question.manual
+    return Answer(says, predicted)
+
+
+def belonging(question: Question, catalogue: Catalogue | None = None) -> Form | None:
+    """The formula of the expected number, if it is a product with a consumer's gradient."""
+    catalogue = catalogue or Catalogue(question)
+    target, holds = question.expected, question.described_by
+    found = catalogue.forms(target, question.consumers, holds)
+    if found:
+        return found[0]
+    contracted = contraction_forms(question, target, question.consumers, holds)
+    return next((form for form, _ in contracted), None)
+
+
+def _forms(question: Question, catalogue: Catalogue) -> list[Form]:
+    """Products that the hand's number is, with gradients that it gave before."""
+    direct = ("loss",) if "loss" in question.consumers else ()
+    allowed = (*question.upstream, *direct)
+    forms = catalogue.forms(question.manual, allowed, question.answered_by, most=MOST_FORMS)
+    if forms:
+        return forms
+    copies = list(scaled_copies(question, question.upstream))
+    if copies:
+        return copies
+    contracted = contraction_forms(
+        question, question.manual, question.upstream, question.answered_by
+    )
+    return [form for form, _ in contracted][:1]
+
+
+def _strangeness(form: Form, belongs: Form | None) -> int:
+    """How far a product is from what belongs there, 0 for a copy of another gradient.
+
+    Equal numbers can be written as many products; the nearest one is what the author wrote.
+    """
+    if form.factor is None:
+        return 0
+    if belongs is None:
+        return 1
+    if form.gradient == belongs.gradient:
+        same = belongs.factor is not None and form.factor.column == belongs.factor.column
+        return 1 if same else 2
+    if belongs.factor is not None and form.factor.column == belongs.factor.column:
+        return 2
+    return STRANGE
+
+
+def _equally(given: list[Form], belongs: Form | None) -> str:
+    """Beside a copy of another gradient, the product with the gradient that belongs there."""
+    if given[0].factor is not None or belongs is None or given[0].gradient == belongs.gradient:
+        return ""
+    own = [form.product for form in given if form.gradient == belongs.gradient]
+    return f" (= {own[0]})" if own else ""
+
+
+def _compared(given: Form, belongs: Form | None) -> str:
+    """What the formulas themselves tell, where both are of the same gradient; "" otherwise."""
+    if belongs is None or given.gradient != belongs.gradient:
+        return ""
+    if given.multiplier == "" and belongs.multiplier:
+        return f"lacks the factor {belongs.multiplier}"
+    if belongs.multiplier == "" and given.multiplier:
+        return f"has the extra factor {given.multiplier}"
+    return ""

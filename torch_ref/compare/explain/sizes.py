@@ -1,0 +1,183 @@
+"""Factors that are sizes of tensors: a mean where the sum belongs, a missing 1/sqrt(d)."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from torch_ref.compare.explain.arithmetic import agree, exact, joined, picked, scaled, times
+from torch_ref.compare.explain.columns import Sizes, axis_sizes
+from torch_ref.compare.explain.evidence import Answer
+from torch_ref.compare.explain.question import Question
+from torch_ref.compare.verdict import Side
+
+# A fixed size below this coincides too easily with a constant that has nothing to do with it.
+TELLING_SIZE = 8
+MOST_AXES = 4
+
+
+@dataclass(frozen=True)
+class Size:
+    """A number that each draw's tensors have: the size of some axes, or how many are True.
+
+    numbers: its value in every draw. of: the tensor; axes: which of its axes, () for a count.
+    """
+
+    numbers: Sizes
+    of: str
+    axes: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        if not self.axes:
+            return f"the number of True elements in {self.of}"
+        if len(self.axes) == 1:
+            return f"the size of axis {self.axes[0]} of {self.of}"
+        return f"the product of the sizes of axes {_listed(self.axes)} of {self.of}"
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """A power of a size: how a factor N^power is called."""
+
+    of: Callable[[float], float]
+    text: str  # {} is the size
+    mean_for_sum: bool = False
+    sum_for_mean: bool = False
+
+
+_RATIOS = (
+    _Ratio(lambda n: 1 / n, "is 1/{} of the truth", mean_for_sum=True),
+    _Ratio(lambda n: n, "is {} times the truth", sum_for_mean=True),
+    _Ratio(lambda n: 1 / math.sqrt(n), "is 1/sqrt({}) of the truth"),
+    _Ratio(lambda n: math.sqrt(n), "is sqrt({}) times the truth"),
+    _Ratio(lambda n: (n - 1) / n, "is ({0} - 1)/{0} of the truth"),
+    _Ratio(lambda n: n / (n - 1) if n > 1 else math.inf, "is {0}/({0} - 1) times the truth"),
+    _Ratio(lambda n: -1 / n, "is -1/{} of the truth"),
+    _Ratio(lambda n: 2 / n, "is 2/{} of the truth"),
+    _Ratio(lambda n: n / 2, "is {}/2 times the truth"),
+    _Ratio(lambda n: 1 / n**2, "is 1/{}^2 of the truth"),
+)  # fmt: skip
+
+
+def named_size_ratio(question: Question) -> Answer | None:
+    """hand = f(N) * expected, N being a size that varies from draw to draw; or (K/N) * expected."""
+    sizes = [size for size in _sizes(question) if len(set(size.numbers)) > 1]
+    probe = _Probe(question)
+    for size in sizes:
+        for ratio in _RATIOS:
+            numbers = [ratio.of(number) if number else math.nan for number in size.numbers]
+            if predicted := probe.prediction(numbers):
+                says = f"{ratio.text.format('N')}, N being {size.text}"
+                return Answer(says + _meaning(question, ratio, size), predicted)
+    for count in (size for size in sizes if not size.axes):
+        for size in _sizes(question):
+            numbers = [k / n if n else math.nan for k, n in zip(count.numbers, size.numbers)]
+            if predicted := probe.prediction(numbers):
+                says = f"is K/N of the truth, K being {count.text} and N {size.text}"
+                return Answer(f"{says}: a mean over too many", predicted)
+    return None
+
+
+class _Probe:
+    """One telling element of each draw: sorts out most numbers before all are looked at."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        badness = torch.where(question.wrong, question.gap.nan_to_num(nan=0.0), 0.0)
+        first, places, draws = 0, [], []
+        for number, part in enumerate(question.split(badness)):
+            if part.numel() and float(part.max()) > 0:
+                places.append(first + int(part.argmax()))
+                draws.append(number)
+            first += part.numel()
+        self.draws = draws
+        self.manual = picked(question.manual, torch.tensor(places, dtype=torch.int64))
+        self.expected = picked(question.expected, torch.tensor(places, dtype=torch.int64))
+
+    def prediction(self, numbers: list[float]) -> Side | None:
+        """The expected gradient, each draw's times its number, if that is what the hand has."""
+        wanted = torch.tensor([numbers[draw] for draw in self.draws], dtype=torch.float64)
+        if not bool(agree(self.manual, times(exact(wanted), self.expected)).all()):
+            return None
+        parts = self.question.split_side(self.question.expected)
+        predicted = joined([scaled(n, part) for n, part in zip(numbers, parts, strict=True)])
+        return predicted if self.question.answered_by(predicted) else None
+
+
+def size_behind(question: Question, constant: float) -> str:
+    """What to say after "is 1/32 of the truth" if a size is the reason for it, else ""."""
+    for ratio in _RATIOS[:2]:
+        for size in _sizes(question):
+            number = size.numbers[0]
+            if len(set(size.numbers)) > 1 or number < 2 or ratio.of(number) != constant:
+                continue
+            if number >= TELLING_SIZE and len(size.axes) == 1:
+                return _meaning(question, ratio, size)
+            return f" ({number} is {size.text})" if number > 2 else ""
+    return ""
+
+
+def _meaning(question: Question, ratio: _Ratio, size: Size) -> str:
+    over = _called(question, size)
+    if ratio.mean_for_sum:
+        return f": mean over {over} where the sum belongs"
+    if ratio.sum_for_mean:
+        return f": sum over {over} where the mean belongs"
+    return ""
+
+
+def _called(question: Question, size: Size) -> str:
+    """ "the batch" where that is what an axis must be, else the axis of its tensor."""
+    if not size.axes:
+        return f"what {size.of} selects"
+    shared = [
+        name
+        for name, side in question.draws[0].values.items()
+        if side.value.ndim > 0 and side.value.shape[0] == size.numbers[0]
+    ]
+    if size.axes == (0,) and (question.batched or len(shared) > 1):
+        return "the batch"
+    plural = "axis" if len(size.axes) == 1 else "axes"
+    return f"{plural} {_listed(size.axes)} of {size.of}"
+
+
+def _sizes(question: Question) -> list[Size]:
+    """Sizes by which a factor can be named, one for each run of numbers, single axes first.
+
+    An axis that shares its numbers with another axis of the same tensor cannot be told from it:
+    neither is named.
+    """
+    found: dict[Sizes, Size] = {}
+    ambiguous: set[Sizes] = set()
+    for size in sorted(_every_size(question), key=lambda s: len(s.axes) != 1):
+        first = found.setdefault(size.numbers, size)
+        if first.of == size.of and len(first.axes) == len(size.axes) and first != size:
+            ambiguous.add(size.numbers)
+    return [size for numbers, size in found.items() if numbers not in ambiguous]
+
+
+def _every_size(question: Question) -> Iterator[Size]:
+    for name in question.draws[0].values:
+        if not all(name in draw.values for draw in question.draws):
+            continue
+        tensors = [draw.values[name].value for draw in question.draws]
+        if tensors[0].dtype == torch.bool:
+            yield Size(tuple(int(tensor.sum()) for tensor in tensors), name, ())
+        elif not tensors[0].is_floating_point() and any(bool((t < 0).any()) for t in tensors):
+            yield Size(tuple(int((t >= 0).sum()) for t in tensors), f"{name} >= 0", ())
+        sizes = axis_sizes(tensors)
+        if sizes is None or len(sizes) > MOST_AXES:
+            continue
+        for count in range(1, len(sizes) + 1):
+            for axes in combinations(range(len(sizes)), count):
+                numbers = tuple(math.prod(each) for each in zip(*(sizes[a] for a in axes)))
+                if set(numbers) != {1}:
+                    yield Size(numbers, name, axes)
+
+
+def _listed(axes: tuple[int, ...]) -> str:
+    *rest, last = (str(axis) for axis in axes)
+    return f"{', '.join(rest)} and {last}" if rest else last
