@@ -27,10 +27,11 @@ from manual_bp import INPUTS, PARAMETERS, VALUES
 from manual_bp.functions import itakura_saito
 from torch_ref import assignment_twin
 from torch_ref.assignment import STRATA
-from torch_ref.compare import DTYPES, draw_shard
+from torch_ref.compare import DTYPES, Cases
 from torch_ref.compare.reference import record
 from torch_ref.compare.rounding import Arithmetic, walk
 
+CPU = torch.device("cpu")
 BACKWARD = "x6 z6 w36 w46 w56 b6 x5 z5 w35 b5 x4 z4 w34 b4 x3 z3 w13 w23 b3 x1 x2"
 ORDER = BACKWARD.split()
 GIVEN = (*PARAMETERS, *INPUTS)
@@ -479,6 +480,14 @@ FORMULAS: dict[str, Callable[[Numbers], mpmath.mpf]] = {
 }
 
 
+def drawn_cases(
+    dtype: torch.dtype, seed: int, strata: tuple[str, ...] = STRATA
+) -> dict[str, torch.Tensor]:
+    """Cases of the assignment's twin, its own strata by turns."""
+    twin = replace(assignment_twin(), strata=strata, stress=())
+    return Cases(twin, dtype, CPU, seed).shard(0)
+
+
 def exact_values(case: Numbers) -> Numbers:
     values = {name: mpmath.mpf(number) for name, number in case.items()}
     for name, formula in FORMULAS.items():
@@ -541,7 +550,7 @@ def worst_share_of_bound(drawn: dict[str, torch.Tensor]) -> tuple[float, str, fl
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_gradient_loses_more_than_the_bound_allows(dtype: str) -> None:
     """Ten cases of each stratum of the assignment's twin, against mpmath."""
-    drawn = draw_shard(assignment_twin(), 1, 0, DTYPES[dtype], torch.device("cpu"))
+    drawn = drawn_cases(DTYPES[dtype], seed=1)
     worst, place, decided = worst_share_of_bound(
         {name: value[: 10 * len(STRATA)] for name, value in drawn.items()}
     )
@@ -580,7 +589,7 @@ def test_saturated_tails(dtype: str) -> None:
 
 def test_closed_forms_of_the_assignment() -> None:
     """(5), b), c) and d), as the text should have printed them, in 50 digits."""
-    drawn = draw_shard(assignment_twin(), 2, 0, torch.float64, torch.device("cpu"))
+    drawn = drawn_cases(torch.float64, seed=2)
     for i in range(2 * len(STRATA)):
         case = {name: value[i].item() for name, value in drawn.items()}
         with mpmath.workdps(WITNESS_DIGITS):
@@ -623,8 +632,7 @@ def richardson(function: Callable[[float], np.ndarray], steps: int = 8) -> tuple
 
 def test_central_differences() -> None:
     """Every parameter and input of ordinary cases, the number scaled by 1 + shift."""
-    twin = replace(assignment_twin(), strata=("ordinary",))
-    drawn = draw_shard(twin, 3, 0, torch.float64, torch.device("cpu"))
+    drawn = drawn_cases(torch.float64, seed=3, strata=("ordinary",))
     case = {name: value[:500].numpy() for name, value in drawn.items()}
     slopes = all_gradients(case)
     for name in (*PARAMETERS, "x1", "x2"):
