@@ -180,22 +180,25 @@ def _advance(bar: "Progress", task: "TaskID", done: int) -> None:
 
 
 def _replay(options: argparse.Namespace) -> int:
+    import torch
+
     from torch_ref.assignment import manual_values
-    from torch_ref.compare import replay, stratum_of
+    from torch_ref.compare import Cases, replay
     from torch_ref.report import print_replay, report_console
 
     seed, index = options.case
     found = _twin(options.twin)
+    dtype, device = _dtype(options.dtype), torch.device(_device(options.device))
     with _bad_input():
         lines = replay(
             found.twin,
             seed,
             index,
-            dtype=_dtype(options.dtype),
-            device=_device(options.device),
+            dtype=dtype,
+            device=device,
             manual_values=None if options.twin else manual_values,
         )
-    stratum = stratum_of(found.twin, index)
+        stratum = Cases(found.twin, dtype, device, seed).stratum(index)
     title = f"{found.twin.name}, case {seed}:{index} ({stratum}), {options.dtype}"
     print_replay(title, lines, report_console())
     return _exit_code([line.verdict for line in lines if line.verdict])
@@ -279,8 +282,10 @@ def _write(path: Path, result: dict[str, object]) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+    """Before any work: a file needs its folder, what is no regular file (a pipe) only itself."""
+    special = path.exists() and not path.is_file()
+    place = path if special else Path(os.path.realpath(path)).parent
+    if path.is_dir() or not (special or place.is_dir()) or not os.access(place, os.W_OK):
         raise BadInputError(
             f"{path} cannot be written: give a file in a folder that exists and is yours."
         )
