@@ -132,6 +132,8 @@ COSINE = _bugs(cosine_twin, {
     "mean for sum in the path through |b|": (
         "(b_hat * db_hat).sum(1", "(b_hat * db_hat).mean(1", "b"),
     "eps forgotten": ("b / b_norm.clamp(min=EPS)", "b / b_norm", "a_hat"),
+    "the path through |b| kept where eps stands for it": (
+        "torch.where(b_norm >= EPS, b_radial, 0.0)", "b_radial", "b"),
 })  # fmt: skip
 
 LOGSUMEXP = _bugs(logsumexp_twin, {

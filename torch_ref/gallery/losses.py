@@ -128,9 +128,10 @@ dice_twin = Twin("Dice", dice_inputs, dice, dice_backward)
 
 
 def cosine_inputs(draw: Draw) -> Values:
-    """a and b (batch, features)."""
+    """a and b (batch, features); in the stratum "short", of lengths around EPS."""
     shape = (draw.size(2, 7), draw.size(2, 7))
-    return {"a": draw.normal(shape=shape), "b": draw.normal(shape=shape)}
+    std = EPS / 2 if draw.stratum == "short" else 1.0
+    return {"a": draw.normal(std=std, shape=shape), "b": draw.normal(std=std, shape=shape)}
 
 
 def cosine(values: Values) -> Values:
@@ -167,4 +168,4 @@ def cosine_backward(values: Values) -> Values:
     return {"similarity": dsimilarity, "a_hat": da_hat, "b_hat": db_hat, "a": da, "b": db}
 
 
-cosine_twin = Twin("cosine", cosine_inputs, cosine, cosine_backward)
+cosine_twin = Twin("cosine", cosine_inputs, cosine, cosine_backward, ("ordinary", "short"))
