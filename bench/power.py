@@ -17,7 +17,7 @@ SHARE = 0.99  # of the cases
 
 def caught(name: str, error: float, dtype: torch.dtype, cases: int = CASES) -> float:
     """The share of ordinary cases in which dL/d`name`, wrong by `error`, is called wrong."""
-    twin = replace(assignment_twin(), strata=("ordinary",))
+    twin = replace(assignment_twin(), strata=("ordinary",), stress=())
 
     def manual(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         gradients = twin.manual(values)

@@ -8,14 +8,14 @@ mistake is the quantity's own; elsewhere it is inherited.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
-from torch_ref.compare.explain.evidence import Evidence
+from torch_ref.compare.explain import Evidence, explain
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
@@ -27,56 +27,37 @@ from torch_ref.compare.witness import who_is_wrong
 _UPSTREAM = "the gradient that backward starts from"
 
 
-def diagnose(
-    twin: Twin, batches: Sequence[Batch], dtype: torch.dtype, wrong: tuple[str, ...]
-) -> Diagnosis:
+def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> Diagnosis:
     """Diagnose the `wrong` quantities, in backward order, on batches that show them.
 
-    In float64 where the mistake is there, too, since little rounding hides it; else in `dtype`.
+    In float64 where the mistake is there, too, since little rounding hides it; else in the
+    recorder's own dtype.
     """
-    try:
-        from torch_ref.compare.explain import explain
-    except ImportError:
+    found: list[Local] = []
+    if recorder.dtype != torch.float64:
+        wide = [replace(batch, inputs=widened(batch.inputs)) for batch in batches]
+        found = _all(Recorder(recorder.twin, torch.float64), wide, wrong)
+    found = found or _all(recorder, batches, wrong)
+    own = [name for name in wrong if any(local.is_wrong(name) for local in found)]
+    if not own:
         return Diagnosis()
-    found = _in_dtype(twin, [_wide(batch) for batch in batches], torch.float64, wrong)
-    if not found and dtype != torch.float64:
-        found = _in_dtype(twin, batches, dtype, wrong)
-    if not found:
-        return Diagnosis()
-    told = {name: explain([local.evidence(name) for local in found]) for name in _own(found, wrong)}
-    first = next(iter(told))
+    evidence = {name: [local.evidence(name) for local in found] for name in own}
+    told = {name: explain(draws) for name, draws in evidence.items()}
     return Diagnosis(
-        mistakes=tuple(told),
+        mistakes=tuple(own),
         explanations=tuple(one.sentence for one in told.values()),
         explained=tuple(one.known for one in told.values()),
-        blame=who_is_wrong(twin, [local.evidence(first) for local in found],
-                           [local.batch for local in found]),
-    )  # fmt: skip
+        blame=who_is_wrong(recorder.twin, evidence[own[0]], [local.batch for local in found]),
+    )
 
 
-def _wide(batch: Batch) -> Batch:
-    return replace(batch, inputs=widened(batch.inputs))
-
-
-def _in_dtype(
-    twin: Twin, batches: Sequence[Batch], dtype: torch.dtype, wrong: tuple[str, ...]
-) -> "list[Local]":
+def _all(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> "list[Local]":
     """What each batch shows, of those that show any mistake of a wrong quantity."""
-    recorder = Recorder(twin, dtype)
-    found = []
     try:
-        for batch in batches:
-            local = Local.of(twin, batch, recorder.sides(batch), dtype)
-            if any(local.is_wrong(name) for name in wrong):
-                found.append(local)
-    except TwinError:  # the hand may not run in float64 at all
+        locals_ = [Local.of(recorder, batch) for batch in batches]
+    except TwinError:  # the hand may not run in this dtype at all
         return []
-    return found
-
-
-def _own(found: "list[Local]", wrong: tuple[str, ...]) -> list[str]:
-    """The wrong quantities that are wrong on their own."""
-    return [name for name in wrong if any(local.is_wrong(name) for local in found)]
+    return [local for local in locals_ if any(local.is_wrong(name) for name in wrong)]
 
 
 @dataclass(frozen=True)
@@ -86,7 +67,7 @@ class Local:
     sides: both sides; expected: for each quantity, by the hand's gradients of what comes before it.
     """
 
-    twin: Twin
+    recorder: Recorder
     batch: Batch
     sides: Sides
     expected: Walked
@@ -94,20 +75,21 @@ class Local:
     inputs: Values
     bounds: Values
     arithmetic: Arithmetic
+    arrived: dict[str, Walked] = field(default_factory=dict)
 
     @staticmethod
-    def of(twin: Twin, batch: Batch, sides: Sides, dtype: torch.dtype) -> "Local":
+    def of(recorder: Recorder, batch: Batch) -> "Local":
         """Run the reference backward with the hand's gradients put in."""
-        wide = widened(batch.inputs)
+        sides, wide = recorder.sides(batch), widened(batch.inputs)
         with torch.no_grad():
-            start = torch.ones_like(twin.reference(dict(wide))["loss"])
+            start = torch.ones_like(recorder.twin.reference(dict(wide))["loss"])
         given = {_key(name): value for name, value in sides.manual.items()}
         inputs = {**wide, **given, _UPSTREAM: start}
-        graph = record(_with_given(twin, tuple(sides.manual)), inputs)
+        graph = record(_with_given(recorder.twin, tuple(sides.manual)), inputs)
         bounds = {_key(name): side.bound for name, side in sides.manual_side.items()}
-        arithmetic = Arithmetic.of(dtype)
+        arithmetic = Arithmetic.of(recorder.dtype)
         expected = walk(graph, inputs, arithmetic, bounds=bounds)
-        return Local(twin, batch, sides, expected, graph, inputs, bounds, arithmetic)
+        return Local(recorder, batch, sides, expected, graph, inputs, bounds, arithmetic)
 
     def side(self, name: str) -> Side:
         return Side(self.expected.values[name], self.expected.bounds[name])
@@ -148,14 +130,14 @@ class Local:
 
         def forward(values: Values) -> Values:
             with torch.no_grad():
-                found = self.twin.reference(values)
+                found = self.recorder.twin.reference(values)
             return {name: value for name, value in found.items() if name != "loss"}
 
         exact = {
             name: Side(value, torch.zeros_like(value, dtype=torch.float64))
             for name, value in wide.items()
         }
-        if not any(name != "loss" for name in self.twin.reference(dict(wide))):
+        if not forward(dict(wide)):
             return exact
         walked = walk(record(forward, wide), wide, self.arithmetic)
         return {**exact, **{n: Side(v, walked.bounds[n]) for n, v in walked.values.items()}}
@@ -165,10 +147,18 @@ class Local:
         sources = [*(other for other in self.sides.manual if other != name), "loss"]
         paths = {}
         for source in sources:
-            walked = walk(self.graph, self._only(source), self.arithmetic, bounds=self.bounds)
+            walked = self._walked_with(source)
             if bool((walked.values[name] != 0).any()):
                 paths[source] = Side(walked.values[name], walked.bounds[name])
         return paths
+
+    def _walked_with(self, source: str) -> Walked:
+        """Everything that arrives from one source; kept, since every quantity asks for it."""
+        if source not in self.arrived:
+            self.arrived[source] = walk(
+                self.graph, self._only(source), self.arithmetic, bounds=self.bounds
+            )
+        return self.arrived[source]
 
     def _only(self, source: str) -> Values:
         """The graph's inputs with every gradient but one put to 0."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from torch_ref.compare.cases import Batch, Cases
+from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.report import DIFFER, Diagnosis, Report, Row
 from torch_ref.compare.rounding import Arithmetic
 from torch_ref.compare.sides import Recorder
@@ -22,7 +23,7 @@ DTYPES = {
     "float16": torch.float16,
 }
 BATCHED_CASES, SINGLE_CASES = 100_000, 100
-SUSPECTS = 12  # batches with something wrong in them that a diagnosis looks at
+SUSPECTS = 6  # batches with something wrong in them that a diagnosis looks at
 
 
 def verify(
@@ -166,9 +167,7 @@ class Judge:
         wrong = tuple(row.name for row in rows if row.verdict == DIFFER)
         diagnosis = Diagnosis()
         if explain and wrong and self.suspects:
-            from torch_ref.compare.diagnosis import diagnose
-
-            diagnosis = diagnose(self.twin, self.suspects, self.dtype, wrong)
+            diagnosis = diagnose(self.recorder, self.suspects, wrong)
         return Report(
             twin=self.twin.name,
             cases=cases,

@@ -14,50 +14,58 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from torch_ref.compare.cases import Batch, widened
-from torch_ref.compare.explain.evidence import Evidence
+from torch_ref.compare.explain import Evidence
+from torch_ref.compare.reference import gradients_by_autograd
 from torch_ref.compare.twin import Twin, Values
 
 # The witness must side with one by far: be ten times nearer to it than the two are to each other.
 CLEARLY = 10
-_CASES = 4
+_VOTES = 12  # wrong elements looked at
 
 
 def who_is_wrong(twin: Twin, evidence: Sequence[Evidence], batches: Sequence[Batch]) -> str:
     """ "manual" or "reference": the side that the finite differences are against; "" if unclear.
 
-    Looks at the worst element of up to four cases; all that speak must agree.
+    Looks at wrong elements of a few cases; all that speak must agree.
     """
-    votes = set()
-    for one, batch in list(zip(evidence, batches, strict=True))[:_CASES]:
-        votes.add(_vote(twin, one, batch))
-    votes.discard("")
-    return votes.pop() if len(votes) == 1 else ""
+    votes = [
+        _vote(twin, case, one.name, float(one.manual.value.reshape(-1)[at]), inner)
+        for one, batch in zip(evidence, batches, strict=True)
+        for case, at, inner in _wrong_places(one, batch, max(_VOTES // len(batches), 1))
+    ]
+    spoken = {vote for vote in votes if vote}
+    return spoken.pop() if len(spoken) == 1 else ""
 
 
-def _vote(twin: Twin, evidence: Evidence, batch: Batch) -> str:
-    manual, expected = evidence.manual.value, evidence.expected.value
+def _wrong_places(evidence: Evidence, batch: Batch, most: int) -> list[tuple[Values, int, int]]:
+    """Some wrong elements: the inputs of their case, their place in the batch and in the case."""
+    manual, expected = evidence.manual, evidence.expected
+    gap = (manual.value - expected.value).abs()
+    wrong = evidence.decided & ~(gap <= manual.bound + expected.bound)
     wide = widened(batch.inputs)
-    truth = _reference_gradient(twin, wide, evidence.name)
-    difference = (manual - truth).abs()
-    usable = evidence.decided & difference.isfinite() & (difference > 0)
-    if not bool(usable.any()):
-        return "manual" if bool((~manual.isfinite() & expected.isfinite()).any()) else ""
-    relative = torch.where(usable, difference / torch.maximum(manual.abs(), truth.abs()), -1.0)
-    at = int(relative.reshape(-1).argmax())
-    derivative, error = finite_difference(twin, wide, evidence.name, at)
-    gap = float(difference.reshape(-1)[at])
-    if not math.isfinite(derivative) or error * CLEARLY > gap:
+    each = manual.value.numel() // (batch.count if batch.batched else 1)
+    places = []
+    for at in wrong.reshape(-1).nonzero().reshape(-1)[:most].tolist():
+        case = at // each
+        one = {n: v[case : case + 1] for n, v in wide.items()} if batch.batched else wide
+        places.append((one, at, at % each))
+    return places
+
+
+def _vote(twin: Twin, case: Values, name: str, manual: float, at: int) -> str:
+    reference = float(gradients_by_autograd(twin.reference, case, (name,))[name].reshape(-1)[at])
+    gap = abs(manual - reference)
+    derivative, error = finite_difference(twin, case, name, at)
+    if not math.isfinite(derivative):
         return ""
-    for blamed, other in (("manual", truth), ("reference", manual)):
-        if abs(derivative - float(other.reshape(-1)[at])) * CLEARLY < gap:
+    if not math.isfinite(manual):
+        return "manual" if abs(derivative - reference) * CLEARLY < abs(reference) else ""
+    if error * CLEARLY > gap:
+        return ""
+    for blamed, other in (("manual", reference), ("reference", manual)):
+        if abs(derivative - other) * CLEARLY < gap:
             return blamed
     return ""
-
-
-def _reference_gradient(twin: Twin, wide: Values, name: str) -> Tensor:
-    from torch_ref.compare.reference import gradients_by_autograd
-
-    return gradients_by_autograd(twin.reference, wide, (name,))[name]
 
 
 def finite_difference(twin: Twin, wide: Values, name: str, at: int) -> tuple[float, float]:

@@ -80,7 +80,7 @@ def total(sides: list[Side]) -> Side:
 
 
 def picked(side: Side, places: Tensor) -> Side:
-    """The elements at some places of a flat side."""
+    """The elements at some places of a flat side, or where a mask is True."""
     return Side(side.value[places], side.bound[places])
 
 

@@ -15,7 +15,7 @@ from torch_ref.compare.explain.facts import nearest_facts
 from torch_ref.compare.explain.forms import Catalogue
 from torch_ref.compare.explain.paths import exchanged_factors, wrong_coefficients, wrong_path
 from torch_ref.compare.explain.places import somewhere
-from torch_ref.compare.explain.products import wrong_product
+from torch_ref.compare.explain.products import some_product, wrong_product
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.explain.ratios import two_factors
 from torch_ref.compare.explain.reductions import averaged, cut_short, missing_reduction, not_centred
@@ -52,6 +52,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     not_centred,
     cut_short,
     missing_reduction,
+    some_product,
     clipped,
     _two_factors,
     somewhere,

@@ -77,6 +77,9 @@ def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | 
     if bool((inside == first).all()) and not bool((outside == first).any()):
         text = quantity.zero if first == 0 and quantity.zero else f"{label} == {written(first)}"
         return Condition(text, numbers == first)
+    other = float(outside[0])
+    if bool((outside == other).all()) and not bool((inside == other).any()):
+        return Condition(f"{label} != {written(other)}", numbers != other)
     both_signs = bool((numbers < 0).any()) and bool((numbers > 0).any())
     for text, size in ((label, numbers), (f"|{label}|", numbers.abs()))[: 1 + both_signs]:
         low, high = size[wrong], size[right]

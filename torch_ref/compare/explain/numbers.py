@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import torch
 
-from torch_ref.compare.explain.arithmetic import over
+from torch_ref.compare.explain.arithmetic import over, picked
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
@@ -90,15 +90,19 @@ def _part(number: float) -> Fraction:
 
 def fitted_constant(question: Question, target: Side, term: Side) -> Constant | None:
     """The constant c that makes target == c * term within bounds in every decided element."""
-    considered = question.decided & ((target.value != 0) | (term.value != 0))
+    few = question.sample
+    if _interval(picked(target, few), picked(term, few)) is None:
+        return None
+    interval = _interval(picked(target, question.decided), picked(term, question.decided))
+    return interval and constant_between(*interval)
+
+
+def _interval(target: Side, term: Side) -> tuple[float, float] | None:
+    """All constants that fit, lowest and highest; None if none does."""
+    considered = (target.value != 0) | (term.value != 0)
     if not bool(considered.any()):
         return None
-    ratio = over(
-        Side(target.value[considered], target.bound[considered]),
-        Side(term.value[considered], term.bound[considered]),
-    )
+    ratio = over(picked(target, considered), picked(term, considered))
     low = float((ratio.value - ratio.bound).max())
     high = float((ratio.value + ratio.bound).min())
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        return None
-    return constant_between(low, high)
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low <= high else None

@@ -7,21 +7,30 @@ from torch_ref.compare.explain.conditions import Condition, selecting
 from torch_ref.compare.explain.constants import constant_ratio, no_number, same_number, zero
 from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.paths import wrong_coefficients
-from torch_ref.compare.explain.products import wrong_product
+from torch_ref.compare.explain.products import some_product, wrong_product
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
-CONTENTS = (no_number, zero, same_number, constant_ratio, wrong_coefficients, wrong_product)
+CONTENTS = (
+    no_number,
+    zero,
+    same_number,
+    constant_ratio,
+    wrong_coefficients,
+    wrong_product,
+    some_product,
+)
 
 
 def somewhere(question: Question) -> Answer | None:
     """What the wrong elements have in common: their place, what is there, or both.
 
-    A right element in such a place is no exception where what is there happens to be right.
+    A right element in such a place is no exception where what is there happens to be right, or
+    where both sides are 0, which a factor 0 makes of every mistake.
     """
     inside = question.within(question.wrong)
     content = next((answer for find in CONTENTS if (answer := find(inside))), None)
-    right = question.right
+    right = question.right & ~((question.manual.value == 0) & (question.expected.value == 0))
     if content is not None:
         right = right & ~agree(question.manual, content.predicted)
     if not bool(right.any()):

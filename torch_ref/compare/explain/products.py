@@ -12,16 +12,18 @@ STRANGE = 3
 
 
 def wrong_product(question: Question) -> Answer | None:
-    """A factor missing or extra, a copy of another gradient, or another product.
+    """A factor missing or extra, or another product where one belongs, a copy included.
 
     The sentence says what the hand has and what belongs there, as far as both are known.
     """
     catalogue = Catalogue(question)
     ratio = one_factor(question, catalogue)
+    belongs = belonging(question, catalogue)
+    if not (ratio or belongs):
+        return None
     forms = _forms(question, catalogue)
     if not (ratio or forms):
         return None
-    belongs = belonging(question, catalogue)
     given = sorted(forms, key=lambda form: _strangeness(form, belongs))
     if ratio and given and _strangeness(given[0], belongs) == STRANGE:
         given = []
@@ -32,6 +34,12 @@ def wrong_product(question: Question) -> Answer | None:
         says = f"{says}: {has}" if says else f"is {has}"
     predicted = given[0].side if given else ratio.predicted if ratio else question.manual
     return Answer(says, predicted)
+
+
+def some_product(question: Question) -> Answer | None:
+    """A product or a copy where something else belongs that is no product."""
+    forms = _forms(question, Catalogue(question))
+    return Answer(f"is {forms[0].product}", forms[0].side) if forms else None
 
 
 def belonging(question: Question, catalogue: Catalogue | None = None) -> Form | None:

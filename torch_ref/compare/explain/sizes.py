@@ -109,14 +109,14 @@ class _Probe:
 
 def size_behind(question: Question, constant: float) -> str:
     """What to say after "is 1/32 of the truth" if a size is the reason for it, else ""."""
-    for ratio in _RATIOS[:2]:
+    for ratio in _RATIOS[:4]:
         for size in _sizes(question):
             number = size.numbers[0]
             if len(set(size.numbers)) > 1 or number < 2 or ratio.of(number) != constant:
                 continue
-            if number >= TELLING_SIZE and len(size.axes) == 1:
-                return _meaning(question, ratio, size)
-            return f" ({number} is {size.text})" if number > 2 else ""
+            if number < TELLING_SIZE or len(size.axes) > 1:
+                return f" ({number} is {size.text})" if number > 2 else ""
+            return _meaning(question, ratio, size) or f": {number} is {size.text}"
     return ""
 
 
