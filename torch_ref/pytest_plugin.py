@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Generator
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from torch_ref.compare import Report, Row, Twin
 
+_HOME = Path(__file__).parent
 MOST_LINES = 20  # of the summary, unless -v is given
 
 Check = dict[str, Any]  # what the summary needs of one report: text and numbers, which xdist sends
@@ -153,13 +155,16 @@ def grad_twin(request: pytest.FixtureRequest, twin_device: str) -> GradTwin:
 
         place = twin_device if device is None else str(device)
         _need(place, request.config)
-        report = verify(
-            twin,
-            cases=options.twin_cases if cases is None else cases,
-            dtype=torch.float64 if dtype is None else dtype,
-            device=place,
-            seed=options.twin_seed if seed is None else seed,
-        )
+        try:
+            report = verify(
+                twin,
+                cases=options.twin_cases if cases is None else cases,
+                dtype=torch.float64 if dtype is None else dtype,
+                device=place,
+                seed=options.twin_seed if seed is None else seed,
+            )
+        except ValueError as error:
+            raise _without_our_lines(error) from error.__cause__
         replay = _replay(report, twin, request.node)
         _record(request.node, report, replay)
         try:
@@ -169,6 +174,17 @@ def grad_twin(request: pytest.FixtureRequest, twin_device: str) -> GradTwin:
         return report
 
     return check
+
+
+def _without_our_lines(error: ValueError) -> ValueError:
+    """The error, its traceback and that of its cause starting at the first line of the user's."""
+    for one in (error, error.__cause__):
+        trace = one.__traceback__ if one else None
+        while trace and Path(trace.tb_frame.f_code.co_filename).is_relative_to(_HOME):
+            trace = trace.tb_next
+        if one:
+            one.__traceback__ = trace
+    return error
 
 
 def _need(device: str, config: pytest.Config) -> None:
@@ -271,15 +287,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     checks = [check for report in reports for check in getattr(report, "gradtwin", ())]
     if not checks:
         return
-    checks.sort(key=_how_bad, reverse=True)
-    verbose = terminalreporter.config.get_verbosity() > 0
-    shown = checks if verbose else checks[:MOST_LINES]
     terminalreporter.section("gradtwin: worst share of allowed rounding")
-    for line in _aligned([_cells(check) for check in shown]):
+    for line in summary_lines(checks, cut=terminalreporter.config.get_verbosity() < 1):
         terminalreporter.write_line(line)
-    if len(shown) < len(checks):
-        rest = len(checks) - len(shown)
-        terminalreporter.write_line(f"... and {rest} that used less of it (all with -v)")
+
+
+def summary_lines(checks: list[Check], *, cut: bool) -> list[str]:
+    """One line a check, the worst first; `cut` after MOST_LINES of them."""
+    ordered = sorted(checks, key=_how_bad, reverse=True)
+    shown = ordered[:MOST_LINES] if cut else ordered
+    lines = _aligned([_cells(check) for check in shown])
+    rest = len(ordered) - len(shown)
+    return [*lines, f"... and {rest} that used less of it (all with -v)"] if rest else lines
 
 
 def _how_bad(check: Check) -> tuple[int, float]:
