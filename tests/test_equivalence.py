@@ -4,6 +4,7 @@ Every tolerance here is derived: the harness's bounds for single gradients, and 
 training the spread of trajectories that start one rounding apart.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -12,13 +13,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_network import richardson, worst_share_of_bound
 from torch.func import functional_call
 
 import manual_bp
 from torch_ref import AssignmentNet, Draw, ItakuraSaitoLoss, Twin, assignment_twin, verify
 from torch_ref.assignment import STRATA
-from torch_ref.compare import DTYPES
-from torch_ref.compare.verify import verify_inputs
+from torch_ref.compare import DTYPES, Batch, Cases
+from torch_ref.compare.verify import Judge
 
 WIDE = ("float64", "float32")
 BATCH = 32
@@ -32,7 +34,7 @@ LEARNING_RATE = 0.01
 @pytest.mark.parametrize("stratum", STRATA)
 @pytest.mark.parametrize("dtype", WIDE)
 def test_random_cases_agree(dtype: str, stratum: str, device: str) -> None:
-    twin = replace(assignment_twin(), strata=(stratum,))
+    twin = replace(assignment_twin(), strata=(stratum,), stress=())
     verify(twin, cases=4096, dtype=DTYPES[dtype], device=device).assert_agreement()
 
 
@@ -40,12 +42,20 @@ def test_random_cases_agree(dtype: str, stratum: str, device: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_random_cases_in_low_precision(dtype: str, stratum: str, device: str) -> None:
     """Two to three digits are not enough for every hard place, which may stay undecided."""
-    twin = replace(assignment_twin(), strata=(stratum,))
+    twin = replace(assignment_twin(), strata=(stratum,), stress=())
     report = verify(twin, cases=4096, dtype=DTYPES[dtype], device=device)
     assert report.first_wrong is None, report.rows
     assert not report.failures
     if stratum == "ordinary":
         report.assert_agreement()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_harness_own_stresses_find_nothing_wrong(dtype: str, device: str) -> None:
+    """All strata of the author and all stresses of the harness, by turns."""
+    report = verify(assignment_twin(), cases=8192, dtype=DTYPES[dtype], device=device)
+    assert report.first_wrong is None, report.rows
+    assert not report.failures
 
 
 def test_rows_are_the_21_gradients_in_backward_order() -> None:
@@ -57,7 +67,13 @@ def test_rows_are_the_21_gradients_in_backward_order() -> None:
 sizes = st.floats(-30.0, 30.0)
 
 
-@settings(deadline=None, max_examples=30)
+@cache
+def judge_of(dtype: torch.dtype) -> Judge:
+    """One for all examples: it records each side once."""
+    return Judge(assignment_twin(), dtype, torch.device("cpu"), seed=0)
+
+
+@settings(deadline=None, max_examples=100)
 @given(
     numbers=st.lists(sizes, min_size=13, max_size=13),
     t=st.floats(1e-6, 1e6),
@@ -69,7 +85,11 @@ def test_no_finite_case_is_called_wrong(numbers: list[float], t: float, dtype: t
         name: torch.tensor([number], dtype=dtype)
         for name, number in zip(names, [*numbers, t], strict=True)
     }
-    report = verify_inputs(assignment_twin(), inputs)
+    judging = judge_of(dtype)
+    judging.tallies.clear()
+    judging.judge(Batch(inputs, 0, 1, True))
+    report = judging.report(1, explain=False)
+    assert len(report.rows) == 21
     assert report.first_wrong is None, report.rows
 
 
@@ -103,16 +123,45 @@ def sp500_inputs(draw: Draw) -> dict[str, torch.Tensor]:
     return {**inputs, **weights, "b6": draw.uniform(1.0, 3.0)}
 
 
+def sp500_twin() -> Twin:
+    return replace(assignment_twin(), inputs=sp500_inputs, strata=("sp500",), stress=())
+
+
 def test_zero_return_days_are_left_out() -> None:
     """5031 prices give 5030 returns; 22 start the longest mean; 3 of the others are zero."""
     assert len(sp500()["t"]) == 5030 - 22 - 3
     assert all(np.isfinite(value).all() for value in sp500().values())
 
 
-@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_real_inputs_agree(dtype: str, device: str) -> None:
-    twin = replace(assignment_twin(), inputs=sp500_inputs, strata=("sp500",))
-    verify(twin, cases=16_384, dtype=DTYPES[dtype], device=device).assert_agreement()
+    verify(sp500_twin(), cases=16_384, dtype=DTYPES[dtype], device=device).assert_agreement()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_real_inputs_against_mpmath(dtype: str) -> None:
+    """Differences of the loss in 480 digits: a witness that knows no derivative."""
+    drawn = Cases(sp500_twin(), DTYPES[dtype], torch.device("cpu"), 4).shard(0)
+    worst, place, decided = worst_share_of_bound({n: value[:40] for n, value in drawn.items()})
+    print(f"{dtype}: worst error/bound {worst:.3f}, {decided:.0%} decided; {place}")
+    assert worst <= 1, place
+    assert decided > {"float64": 0.99, "float32": 0.99, "bfloat16": 0.5, "float16": 0.8}[dtype]
+
+
+def test_mean_reduced_gradients_of_real_inputs_against_central_differences() -> None:
+    """Of the mean loss of 512 days, for each parameter scaled by 1 + shift."""
+    inputs, parameters = training_data("sp500"), manual_bp.init_parameters(seed=3)
+    gradients = manual_bp.gradients(parameters, inputs)[1]
+    for name in manual_bp.PARAMETERS:
+
+        def loss(shift: float, name: str = name) -> np.ndarray:
+            moved = {**parameters, name: parameters[name] * (1 + shift)}
+            return manual_bp.gradients(moved, inputs)[0]
+
+        witness, error = richardson(loss)
+        by_hand = gradients[name] * parameters[name]
+        assert abs(by_hand - witness) <= error, name
+        assert error < 1e-6 * abs(by_hand), name  # a wrong one would show
 
 
 # a batch that shares its parameters --------------------------------------------------------------
@@ -149,13 +198,37 @@ def batch_twin(batch) -> Twin:
         data = {name: values[name] for name in manual_bp.INPUTS}
         return manual_bp.gradients(parameters, data, check_values=False)[1]
 
-    return Twin("assignment, mean over a batch", inputs, reference, manual)
+    return Twin("assignment, mean over a batch", inputs, reference, manual, stress=())
 
 
 @pytest.mark.parametrize("batch", [random_batch, sp500_batch])
-@pytest.mark.parametrize("dtype", WIDE)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_mean_reduced_gradients_agree(dtype: str, batch, device: str) -> None:
     verify(batch_twin(batch), cases=512, dtype=DTYPES[dtype], device=device).assert_agreement()
+
+
+def one_batch_twin() -> Twin:
+    """The same as a training loop has it: parameters of shape (), one mean loss, any batch size."""
+    twin, net = batch_twin(random_batch), AssignmentNet(dtype=torch.float64)
+
+    def inputs(draw: Draw) -> dict[str, torch.Tensor]:
+        shape = (draw.size(1, 40),)
+        data = {"x1": draw.normal(shape=shape), "x2": draw.normal(shape=shape)}
+        parameters = {name: draw.normal(shape=()) for name in manual_bp.PARAMETERS}
+        b6 = draw.uniform(3.0, 6.0, shape=())
+        return {**parameters, "b6": b6, **data, "t": draw.log_normal(shape=shape)}
+
+    def reference(values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        x = torch.stack((values["x1"], values["x2"]), dim=-1)
+        x6 = functional_call(net, {name: values[name] for name in manual_bp.PARAMETERS}, (x,))
+        return {"loss": ItakuraSaitoLoss()(x6, values["t"])}
+
+    return replace(twin, name="assignment, one batch", inputs=inputs, reference=reference)
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+def test_the_gradients_of_one_batch_agree(dtype: str, device: str) -> None:
+    verify(one_batch_twin(), cases=40, dtype=DTYPES[dtype], device=device).assert_agreement()
 
 
 def test_a_sum_for_the_mean_is_caught() -> None:
@@ -165,6 +238,10 @@ def test_a_sum_for_the_mean_is_caught() -> None:
 
 
 # training ----------------------------------------------------------------------------------------
+
+
+def manual_gradients(parameters: dict, inputs: dict) -> dict:
+    return manual_bp.gradients(parameters, inputs)[1]
 
 
 def closed_form_gradients(p: dict, inputs: dict) -> dict:
@@ -186,66 +263,84 @@ def closed_form_gradients(p: dict, inputs: dict) -> dict:
     return {name: np.mean(gradient) for name, gradient in each.items()}
 
 
-def train_by_hand(parameters: dict, inputs: dict, gradients) -> dict:
+def train_by_hand(parameters: dict, inputs: dict, gradients: Callable = manual_gradients) -> dict:
     for _ in range(STEPS):
         step = gradients(parameters, inputs)
         parameters = manual_bp.sgd_step(parameters, step, LEARNING_RATE)
     return {name: float(value) for name, value in parameters.items()}
 
 
-def train_by_autograd(parameters: dict, inputs: dict, device: str) -> dict:
-    net = AssignmentNet(dtype=torch.float64, device=device)
-    net.load_state_dict({name: torch.as_tensor(value) for name, value in parameters.items()})
+def train_by_autograd(parameters: dict, inputs: dict) -> dict:
+    net = AssignmentNet(dtype=inputs["t"].dtype, device=inputs["t"].device)
+    net.load_state_dict(parameters)
     optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
-    x = torch.as_tensor(np.stack((inputs["x1"], inputs["x2"]), axis=-1), device=device)
-    t = torch.as_tensor(inputs["t"], device=device)
+    x = torch.stack((inputs["x1"], inputs["x2"]), dim=-1)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        ItakuraSaitoLoss()(net(x), t).backward()
+        ItakuraSaitoLoss()(net(x), inputs["t"]).backward()
         optimizer.step()
     return {name: value.item() for name, value in net.state_dict().items()}
 
 
-def manual_gradients(parameters: dict, inputs: dict) -> dict:
-    return manual_bp.gradients(parameters, inputs)[1]
-
-
-def rounding_spread(start: dict, inputs: dict) -> dict:
+@cache
+def rounding_spread(source: str, dtype: str) -> dict:
     """How far 8 trajectories end apart that start one rounding apart, times the steps.
 
     Every step rounds anew, and no rounding has longer to grow than the first.
     """
+    inputs, start = training_data(source, dtype), manual_bp.init_parameters(3, dtype)
     generator = np.random.default_rng(1)
-    ends = [
-        train_by_hand(
-            {n: np.nextafter(v, generator.choice([-np.inf, np.inf])) for n, v in start.items()},
-            inputs, manual_gradients,
-        )
-        for _ in range(8)
-    ]  # fmt: skip
+    ends = []
+    for _ in range(8):
+        ways = generator.choice([-np.inf, np.inf], len(start)).astype(dtype)
+        beside = {n: np.nextafter(v, way) for (n, v), way in zip(start.items(), ways, strict=True)}
+        ends.append(train_by_hand(beside, inputs))
     return {name: STEPS * np.ptp([end[name] for end in ends]) for name in start}
 
 
-def training_data(source: str) -> dict[str, np.ndarray]:
+def training_data(source: str, dtype: str = "float64") -> dict[str, np.ndarray]:
     if source == "sp500":
-        return {name: value[:512] for name, value in sp500().items()}
-    generator = np.random.default_rng(0)
-    drawn = {name: generator.normal(size=64) for name in ("x1", "x2", "t")}
-    return {**drawn, "t": np.exp(drawn["t"])}
+        data = {name: value[:512] for name, value in sp500().items()}
+    else:
+        generator = np.random.default_rng(0)
+        drawn = {name: generator.normal(size=64) for name in ("x1", "x2", "t")}
+        data = {**drawn, "t": np.exp(drawn["t"])}
+    return {name: value.astype(dtype) for name, value in data.items()}
 
 
+# bfloat16 and float16 do not train: there most steps are less than half an ulp of a parameter.
 @pytest.mark.parametrize("source", ["random", "sp500"])
-def test_200_steps_of_sgd_agree(source: str, device: str) -> None:
-    inputs, start = training_data(source), manual_bp.init_parameters(seed=3)
-    by_hand = train_by_hand(start, inputs, manual_gradients)
+@pytest.mark.parametrize("dtype", WIDE)
+def test_200_steps_of_sgd_agree(dtype: str, source: str, device: str) -> None:
+    """By hand in NumPy and in torch on the device, torch.optim.SGD there, the closed forms."""
+    inputs, start = training_data(source, dtype), manual_bp.init_parameters(3, dtype)
+    on_device = [
+        {name: torch.as_tensor(value, device=device) for name, value in values.items()}
+        for values in (start, inputs)
+    ]
+    by_hand = train_by_hand(start, inputs)
     others = {
-        "torch.optim.SGD": train_by_autograd(start, inputs, device),
+        "by hand in torch": train_by_hand(*on_device),
+        "torch.optim.SGD": train_by_autograd(*on_device),
         "closed forms": train_by_hand(start, inputs, closed_form_gradients),
     }
-    allowed = rounding_spread(start, inputs)
-    loss = [manual_bp.gradients(p, inputs)[0] for p in (start, by_hand)]
-    assert loss[1] < loss[0]  # it did learn
+    allowed = rounding_spread(source, dtype)
+    learned = {name: np.asarray(value, dtype) for name, value in by_hand.items()}
+    assert manual_bp.gradients(learned, inputs)[0] < manual_bp.gradients(start, inputs)[0]
+    sensitive = 4000 * np.finfo(dtype).eps  # then the comparison would say little
     for who, end in others.items():
         for name, value in end.items():
-            assert abs(value - by_hand[name]) <= allowed[name], f"{who}, {name}"
-            assert allowed[name] < 1e-9, f"{name}: too sensitive for the comparison to say much"
+            assert abs(value - by_hand[name]) <= allowed[name] < sensitive, f"{who}, {name}"
+
+
+@pytest.mark.parametrize("name", manual_bp.PARAMETERS)
+def test_training_with_one_gradient_wrong_shows(name: str) -> None:
+    """By 1 part in 1000, which 200 steps add up: the test above can fail."""
+    inputs, start = training_data("random"), manual_bp.init_parameters(3)
+
+    def wrong(parameters: dict, inputs: dict) -> dict:
+        step = manual_gradients(parameters, inputs)
+        return {**step, name: step[name] * 1.001}
+
+    ends = train_by_hand(start, inputs), train_by_hand(start, inputs, wrong)
+    assert abs(ends[1][name] - ends[0][name]) > rounding_spread("random", "float64")[name]
