@@ -11,6 +11,8 @@ from torch.func import functional_call
 from torch_ref.compare.contract import copy_of
 from torch_ref.compare.twin import Draw, Twin, TwinError, Values
 
+_DIRECTION = "direction of "
+
 
 def from_module(
     module: nn.Module,
@@ -129,7 +131,7 @@ class _Function:
             return values
         again = {f"{key} (twice)": value.clone() for key, value in values.items()}
         directions = {
-            f"direction of {key}": draw.normal(shape=tuple(value.shape))
+            f"{_DIRECTION}{key}": draw.normal(shape=tuple(value.shape))
             for key, value in given.items()
             if value.is_floating_point()
         }
@@ -151,27 +153,29 @@ class _Function:
             output = self.apply(*leaves.values())
             if not output.requires_grad:
                 raise TwinError("autograd cannot follow `apply`: its result has no grad_fn.")
-            found = _gradients(output, leaves, once["upstream"])
+            # dL/dupstream is the output itself: the forward pass is checked along the way
+            found = {"upstream": output, **_gradients(output, leaves, once["upstream"])}
             if again:
-                again = _leaves(again)
-                found |= {
-                    f"{name} (twice)": gradient
-                    for name, gradient in _gradients(
-                        _second_order(self.apply, again, directions), again
-                    ).items()
-                }
+                found |= self._twice(_leaves(again), _leaves(directions))
         return {name: value.detach() for name, value in found.items()}
+
+    def _twice(self, again: Values, directions: Values) -> Values:
+        product = _second_order(self.apply, again, directions)
+        given = {f"{name} (twice)": leaf for name, leaf in again.items()}
+        given |= {f"{_DIRECTION}{name}": leaf for name, leaf in directions.items()}
+        return _gradients(product, given)
 
 
 def _parts(values: Values) -> tuple[Values, Values, Values]:
     """The tensors of one call, those of the twice differentiated one, and the directions."""
     again = {n.removesuffix(" (twice)"): v for n, v in values.items() if n.endswith(" (twice)")}
-    start = "direction of "
-    directions = {n.removeprefix(start): v for n, v in values.items() if n.startswith(start)}
+    directions = {
+        n.removeprefix(_DIRECTION): v for n, v in values.items() if n.startswith(_DIRECTION)
+    }
     once = {
         name: value
         for name, value in values.items()
-        if not name.endswith(" (twice)") and not name.startswith(start)
+        if not name.endswith(" (twice)") and not name.startswith(_DIRECTION)
     }
     return once, again, directions
 
@@ -220,7 +224,7 @@ def _can_be_differentiated_twice(apply: Callable[..., Tensor], values: Values) -
         if not moving:
             return False
         try:
-            torch.autograd.grad(torch.stack(moving).sum(), wanted, allow_unused=True)
+            torch.autograd.backward(torch.stack(moving).sum())
         except RuntimeError:  # "trying to differentiate twice a function marked with ..."
             return False
     return True

@@ -24,6 +24,10 @@ from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 from torch_ref.compare.witness import who_is_wrong
 
+_REFERENCE_IS_WRONG = (
+    "the reference's dL/d{0} is wrong, not the hand's: finite differences of the loss side with "
+    "the hand (is there a custom autograd.Function behind {0}?)"
+)
 _UPSTREAM = "the gradient that backward starts from"
 
 
@@ -42,12 +46,17 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     if not own:
         return Diagnosis()
     evidence = {name: [local.evidence(name) for local in found] for name in own}
-    told = {name: explain(draws) for name, draws in evidence.items()}
+    batches = [local.batch for local in found]
+    blame = {name: who_is_wrong(recorder.twin, draws, batches) for name, draws in evidence.items()}
+    told = [
+        _REFERENCE_IS_WRONG.format(name) if blame[name] == "reference" else explain(draws)
+        for name, draws in evidence.items()
+    ]
     return Diagnosis(
         mistakes=tuple(own),
-        explanations=tuple(one.sentence for one in told.values()),
-        explained=tuple(one.known for one in told.values()),
-        blame=who_is_wrong(recorder.twin, evidence[own[0]], [local.batch for local in found]),
+        explanations=tuple(one if isinstance(one, str) else one.sentence for one in told),
+        explained=tuple(isinstance(one, str) or one.known for one in told),
+        blame=blame[own[0]],
     )
 
 

@@ -102,6 +102,18 @@ def _replace(
     return register(hook)
 
 
+def unused(reference: Callable[[Values], Values], inputs: Values) -> tuple[str, ...]:
+    """The named quantities that the loss does not depend on, as the reference returns them."""
+    leaves = {n: v.detach().requires_grad_() for n, v in inputs.items() if v.is_floating_point()}
+    with torch.enable_grad():
+        values = {**leaves, **reference({**inputs, **leaves})}
+        wanted = {n: v for n, v in values.items() if n != "loss" and v.requires_grad}
+        grads = torch.autograd.grad(
+            values["loss"].sum(), list(wanted.values()), allow_unused=True, retain_graph=False
+        )
+    return tuple(name for name, grad in zip(wanted, grads, strict=True) if grad is None)
+
+
 def record(function: Callable[[Values], Values], example: Values) -> GraphModule:
     """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
     taken apart, dead ones removed.

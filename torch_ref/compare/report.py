@@ -104,7 +104,7 @@ class Report:
     @property
     def explanation(self) -> str:
         """What the mistakes look like, in the author's names; "" where there is none."""
-        return " ".join(self.diagnosis.explanations)
+        return "; ".join(self.diagnosis.explanations)
 
     def assert_agreement(self) -> None:
         """Raise AssertionError unless the verdict is "agree", saying what is wrong and where."""
@@ -157,13 +157,8 @@ class Report:
             several
             or f"The mistake enters at {names}: nothing before it in backward order is wrong."
         ]
-        if self.diagnosis.blame == "reference":
-            lines.append(
-                "Finite differences of the loss side with the hand: the reference's own backward "
-                "pass is wrong there (a custom autograd.Function in it, perhaps)."
-            )
-        elif self.explanation:
-            lines.append(self.explanation)
+        if self.explanation:
+            lines.append(f"{self.explanation}.")
         if first.only_at_kinks:
             lines.append(
                 f"dL/d{first.name} differs only where a kink or a tie is met exactly; there a "

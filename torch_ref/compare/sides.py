@@ -8,7 +8,7 @@ from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
-from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.twin import Twin, Values
 from torch_ref.compare.verdict import Side
@@ -45,6 +45,7 @@ class Recorder:
     failures: dict[str, None] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
+    _missing_said: bool = False
     _reference: dict[object, GraphModule] = field(default_factory=dict)
     _manual: dict[object, GraphModule | None] = field(default_factory=dict)
 
@@ -149,9 +150,14 @@ class Recorder:
         self.missing |= dict.fromkeys(
             name for name in inputs if name in known and name not in answer
         )
-        unused = [name for name, gradient in known.items() if not gradient.any()]
-        if unused and len(unused) == len(known):
-            self._note("The loss depends on nothing that has a name: every gradient is 0.")
+        if self._missing_said:
+            return
+        self._missing_said = True
+        for name in unused(self.twin.reference, widened(inputs)):
+            self._note(
+                f"The loss does not depend on {name} as the reference returns it, so dL/d{name} is "
+                "0: return the very tensor that goes on into the loss."
+            )
 
     def _grant(self, why: str) -> None:
         self._note(

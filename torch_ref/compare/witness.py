@@ -80,6 +80,8 @@ def finite_difference(twin: Twin, wide: Values, name: str, at: int) -> tuple[flo
         found, off = _ridders(loss, start * scale)
         if off < error:
             best, error = found, off
+    if best == error == 0:  # the loss did not move at all: the steps were too small to tell
+        return math.nan, math.inf
     return best, error
 
 

@@ -11,7 +11,7 @@ from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import Catalogue, Factor
 from torch_ref.compare.explain.numbers import fitted_constant
 from torch_ref.compare.explain.products import belonging
-from torch_ref.compare.explain.question import Question
+from torch_ref.compare.explain.question import RATIOS_NEEDED, Question
 from torch_ref.compare.verdict import Side
 
 MOST_TRIES = 20
@@ -29,7 +29,7 @@ def extra_term(question: Question) -> Answer | None:
         if constant is None or not constant.short or constant.value == 0:
             continue
         predicted = plus(question.expected, constant.times(side))
-        if question.answered_by(predicted, names_a_quantity=bool(terms)):
+        if question.answered_by(predicted, ratios=RATIOS_NEEDED if terms else 1):
             return Answer(_says(question, catalogue, terms, constant.text), predicted)
     return None
 

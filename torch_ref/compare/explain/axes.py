@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_ref.compare.explain.arithmetic import joined, scaled, times
 from torch_ref.compare.explain.columns import Column
 from torch_ref.compare.explain.evidence import Answer
-from torch_ref.compare.explain.forms import CONSTANTS, Factor, Form
+from torch_ref.compare.explain.forms import Factor
 from torch_ref.compare.explain.products import belonging
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
@@ -27,43 +27,32 @@ class Move:
     text: str
 
 
-def moved_elements(question: Question) -> Answer | None:
-    """The expected gradient rearranged, or its factor or upstream gradient, if it is a product."""
+def rearranged(question: Question) -> Answer | None:
+    """The expected gradient with its elements in other places."""
     for move, predicted in _moved(question, question.expected):
         if question.answered_by(predicted):
             return Answer(f"is {move.text}", predicted)
+    return None
+
+
+def rearranged_term(question: Question) -> Answer | None:
+    """F(v) * dL/dg with the elements of one of them in other places."""
     belongs = belonging(question)
     if belongs is None or belongs.factor is None or belongs.gradient is None:
         return None
-    return _moved_term(question, belongs)
-
-
-def _moved_term(question: Question, belongs: Form) -> Answer | None:
-    """Both terms of F(v) * dL/dg in turn, the other one in its place."""
-    if belongs.factor is None or belongs.gradient is None:
-        return None
-    constant = _constant(belongs)
     terms: dict[str, Factor | Column] = {
         belongs.factor.text: belongs.factor,
         belongs.gradient.label: belongs.gradient,
     }
     for text, term in terms.items():
         other_text, other = next(each for each in terms.items() if each[0] != text)
-        beside = scaled(constant, other.at(question))
+        beside = scaled(belongs.constant, other.at(question))
         for move, side in _moved(question, term.at(question)):
             predicted = times(side, beside)
             if question.answered_by(predicted):
                 has = f"is {other_text} * {text} {move.text}"
                 return Answer(f"{has} where {belongs.product} belongs", predicted)
     return None
-
-
-def _constant(form: Form) -> float:
-    """The number in front of a product, read off the way it is written."""
-    if form.factor is None or form.multiplier is None:
-        return 1.0
-    text = form.multiplier.removesuffix(form.factor.text).removesuffix("1/")
-    return next((number for number, written in CONSTANTS.items() if written == text), 1.0)
 
 
 def _moved(question: Question, side: Side) -> Iterator[tuple[Move, Side]]:

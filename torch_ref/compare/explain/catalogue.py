@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from torch_ref.compare.explain.additions import extra_term
-from torch_ref.compare.explain.axes import moved_elements
+from torch_ref.compare.explain.axes import rearranged, rearranged_term
 from torch_ref.compare.explain.clipping import clipped
 from torch_ref.compare.explain.constants import constant_ratio, no_number, same_number, zero
 from torch_ref.compare.explain.differences import difference_instead
@@ -14,11 +14,17 @@ from torch_ref.compare.explain.evidence import Answer, Evidence, Explanation
 from torch_ref.compare.explain.facts import nearest_facts
 from torch_ref.compare.explain.forms import Catalogue
 from torch_ref.compare.explain.paths import exchanged_factors, wrong_coefficients, wrong_path
-from torch_ref.compare.explain.places import somewhere
+from torch_ref.compare.explain.places import known_in_part, known_in_places, wrong_in_places
 from torch_ref.compare.explain.products import some_product, wrong_product
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.explain.ratios import two_factors
-from torch_ref.compare.explain.reductions import averaged, cut_short, missing_reduction, not_centred
+from torch_ref.compare.explain.reductions import (
+    averaged,
+    cut_short,
+    factor_along_axes,
+    missing_reduction,
+    not_centred,
+)
 from torch_ref.compare.verdict import Side
 
 Hypothesis = Callable[[Question], Answer | None]
@@ -43,19 +49,23 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     _everywhere(same_number),
     constant_ratio,
     wrong_coefficients,
+    rearranged,
     wrong_product,
-    moved_elements,
+    rearranged_term,
     wrong_path,
     exchanged_factors,
     difference_instead,
     extra_term,
     not_centred,
     cut_short,
+    known_in_places,
     missing_reduction,
-    some_product,
     clipped,
     _two_factors,
-    somewhere,
+    wrong_in_places,
+    factor_along_axes,
+    some_product,
+    known_in_part,
 )
 
 

@@ -87,18 +87,24 @@ def columns(question: Question, names: tuple[str, ...], *, is_gradient: bool) ->
 
 
 def floating(question: Question) -> tuple[str, ...]:
-    """Names of the floating values that every draw has; those of the quantity and what it feeds,
-    first."""
+    """Names of the floating values of all draws, those of the quantity and what it feeds first."""
     near = (question.name, *question.consumers)
-    first = question.draws[0].values
-    names = [
-        name
-        for name in first
-        if all(
-            name in d.values and d.values[name].value.is_floating_point() for d in question.draws
-        )
-    ]
+    names = [name for name in _shared(question) if _dtype(question, name).is_floating_point]
     return tuple(sorted(names, key=lambda name: near.index(name) if name in near else len(near)))
+
+
+def boolean(question: Question) -> tuple[str, ...]:
+    """Names of the boolean values that every draw has."""
+    return tuple(name for name in _shared(question) if _dtype(question, name) == torch.bool)
+
+
+def _shared(question: Question) -> list[str]:
+    first, *others = (draw.values for draw in question.draws)
+    return [name for name in first if all(name in values for values in others)]
+
+
+def _dtype(question: Question, name: str) -> torch.dtype:
+    return question.draws[0].values[name].value.dtype
 
 
 def axis_sizes(tensors: list[Tensor]) -> list[Sizes] | None:

@@ -22,7 +22,7 @@ def no_number(question: Question) -> Answer | None:
 def zero(question: Question) -> Answer | None:
     """0 in every decided element."""
     predicted = exact(torch.zeros_like(question.manual.value))
-    if question.answered_by(predicted, names_a_quantity=False):
+    if question.answered_by(predicted, ratios=1):
         return Answer("is 0", predicted)
     return None
 
@@ -36,7 +36,7 @@ def same_number(question: Question) -> Answer | None:
         return None
     constant = constant_between(low, high)
     predicted = constant.times(exact(torch.ones_like(question.manual.value)))
-    if constant.short and question.answered_by(predicted, names_a_quantity=False):
+    if constant.short and question.answered_by(predicted, ratios=1):
         return Answer(f"is {constant.text}", predicted)
     return None
 
@@ -47,7 +47,7 @@ def constant_ratio(question: Question) -> Answer | None:
     if constant is None:
         return named_size_ratio(question)
     predicted = constant.times(question.expected)
-    if not question.answered_by(predicted, names_a_quantity=False):
+    if not question.answered_by(predicted, ratios=1):
         return None
     return Answer(_says(question, constant), predicted)
 

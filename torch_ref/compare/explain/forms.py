@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.explain.arithmetic import exact, picked, scaled, times
-from torch_ref.compare.explain.columns import Column, columns, floating
-from torch_ref.compare.explain.functions import FUNCTIONS, Function
+from torch_ref.compare.explain.columns import Column, boolean, columns, floating
+from torch_ref.compare.explain.functions import FUNCTIONS, MASKS, Function
 from torch_ref.compare.explain.numbers import fitted_constant
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
@@ -42,7 +42,8 @@ class Form:
 
     product: gradient first, "dL/dz6 * x4"; path: factor first, "w36 * dL/dz6"; multiplier: what
     the gradient is multiplied by, "x4", "" for nothing. factor and gradient: None where there is
-    none, and in a formula that is not elementwise, whose multiplier is None, too.
+    none, and in a formula that is not elementwise, whose multiplier is None, too. constant: the
+    number in front.
     """
 
     side: Side
@@ -51,6 +52,7 @@ class Form:
     multiplier: str | None = None
     factor: Factor | None = None
     gradient: Column | None = None
+    constant: float = 1.0
 
 
 class Catalogue:
@@ -59,22 +61,26 @@ class Catalogue:
     def __init__(self, question: Question) -> None:
         self.question = question
         laid = columns(question, floating(question), is_gradient=False)
-        self.factors = [Factor(column, function) for function in FUNCTIONS for column in laid]
-        self.laid = laid
+        masks = columns(question, boolean(question), is_gradient=False)
+        self.laid = ((FUNCTIONS, laid), (MASKS, masks))
+        self.factors = [
+            Factor(column, function)
+            for functions, group in self.laid
+            for function in functions
+            for column in group
+        ]
 
     @cached_property
     def sampled(self) -> Side:
         """Shape (factors + 1, sample); the last row is 1, no factor."""
         sample = self.question.sample
-        one = exact(torch.ones(1, len(sample), dtype=torch.float64))
-        if not self.laid:
-            return one
-        plain = _stacked([column.at(self.question, sample) for column in self.laid])
-        rows = [function.of(plain) for function in FUNCTIONS]
-        return Side(
-            torch.cat([row.value for row in rows] + [one.value]),
-            torch.cat([row.bound for row in rows] + [one.bound]),
-        )
+        rows = []
+        for functions, group in self.laid:
+            if group:
+                plain = _stacked([column.at(self.question, sample) for column in group])
+                rows += [function.of(plain) for function in functions]
+        rows.append(exact(torch.ones(1, len(sample), dtype=torch.float64)))
+        return Side(torch.cat([r.value for r in rows]), torch.cat([r.bound for r in rows]))
 
     def factor(self, row: int) -> Factor | None:
         return self.factors[row] if row < len(self.factors) else None
@@ -100,7 +106,7 @@ class Catalogue:
             side = _numbers(self.question, factor, gradient)
             side = side if constant == 1 else scaled(constant, side)
             if holds(side):
-                found.append(_form(side, factor, gradient, CONSTANTS[constant]))
+                found.append(_form(side, factor, gradient, constant))
                 if len(found) == most:
                     break
         return found
@@ -146,21 +152,22 @@ def _numbers(question: Question, factor: Factor | None, gradient: Column | None)
     return sides[0] if len(sides) == 1 else times(*sides)
 
 
-def _form(side: Side, factor: Factor | None, gradient: Column | None, constant: str) -> Form:
-    label = gradient.label if gradient else ""
+def _form(side: Side, factor: Factor | None, gradient: Column | None, number: float) -> Form:
+    """The form of these terms, written as people write it."""
+    constant, label = CONSTANTS[number], gradient.label if gradient else ""
     if factor is None:
         multiplier = "-1" if constant == "-" else constant.removesuffix(" * ")
-        return Form(side, constant + label, constant + label, multiplier, None, gradient)
-    text = factor.text
-    if factor.function.divides:
-        written = f"{constant}{label or '1'} / {text}"
-        return Form(side, written, written, f"{constant}1/{text}", factor, gradient)
-    if constant == "-" and label:
-        product = f"-{label} * {text}"
+        product = path = constant + label
+    elif factor.function.divides:
+        multiplier = f"{constant}1/{factor.text}"
+        product = path = f"{constant}{label or '1'} / {factor.text}"
     else:
-        product = f"{label} * {constant}{text}" if label else constant + text
-    path = f"{constant}{text} * {label}" if label else constant + text
-    return Form(side, product, path, constant + text, factor, gradient)
+        multiplier = constant + factor.text
+        path = f"{multiplier} * {label}" if label else multiplier
+        product = f"{label} * {multiplier}" if label else multiplier
+        if constant == "-" and label:
+            product = f"-{label} * {factor.text}"
+    return Form(side, product, path, multiplier, factor, gradient, number)
 
 
 def _fit(terms: Side, wanted: Side) -> Tensor:

@@ -72,6 +72,16 @@ def _sign(side: Side) -> Side:
     return Side(value, step.bound)
 
 
+def _mask(side: Side) -> Side:
+    return exact(side.value.double())
+
+
+def _outside(side: Side) -> Side:
+    return exact(1 - side.value.double())
+
+
+MASKS = (Function("{}", _mask, 0), Function("(not {})", _outside, 1))
+
 ITSELF = Function("{}", lambda side: side, 0)
 
 FUNCTIONS = (

@@ -63,14 +63,12 @@ def written(number: float, digits: int = 17) -> str:
 def constant_between(low: float, high: float) -> Constant:
     """A small fraction or a decimal of at most 4 digits in [low, high], else its middle."""
     middle = low + (high - low) / 2
-    simple, part = Fraction(middle).limit_denominator(LARGEST_DENOMINATOR), _part(middle)
-    if simple and low <= simple <= high:
-        return Constant(float(simple), 0.0, str(simple))
     short = shortest_between(low, high)
     if _digits(short) <= 2:
         return Constant(short, 0.0, written(short))
-    if part and low <= part <= high:
-        return Constant(float(part), 0.0, str(part))
+    for fraction in (Fraction(middle).limit_denominator(LARGEST_DENOMINATOR), _part(middle)):
+        if fraction and low <= fraction <= high:
+            return Constant(float(fraction), 0.0, str(fraction))
     if _digits(short) <= SHORT:
         return Constant(short, 0.0, written(short))
     return Constant(middle, (high - low) / 2, f"{middle:.4g}")
@@ -78,7 +76,7 @@ def constant_between(low: float, high: float) -> Constant:
 
 def _digits(number: float) -> int:
     """How many significant digits it takes to write a number."""
-    return len(f"{number:.16e}".partition("e")[0].replace("-", "").replace(".", "").rstrip("0"))
+    return next((n for n in range(1, 17) if float(f"{number:.{n - 1}e}") == number), 17)
 
 
 def _part(number: float) -> Fraction:

@@ -22,41 +22,71 @@ CONTENTS = (
 )
 
 
-def somewhere(question: Question) -> Answer | None:
-    """What the wrong elements have in common: their place, what is there, or both.
+def known_in_places(question: Question) -> Answer | None:
+    """A known mistake exactly where a condition holds, no mistake elsewhere.
 
-    A right element in such a place is no exception where what is there happens to be right, or
-    where both sides are 0, which a factor 0 makes of every mistake.
+    A right element in such a place is no exception where what is there happens to be right.
     """
-    inside = question.within(question.wrong)
-    content = next((answer for find in CONTENTS if (answer := find(inside))), None)
-    right = question.right & ~((question.manual.value == 0) & (question.expected.value == 0))
-    if content is not None:
-        right = right & ~agree(question.manual, content.predicted)
-    if not bool(right.any()):
-        return None
-    conditions = selecting(question, right)
-    if conditions:
-        return _placed(question, content, conditions)
+    content = _content(question)
     if content is None:
+        return None
+    for condition in _conditions(question, content):
+        mask = condition.mask
+        predicted = Side(
+            torch.where(mask, content.predicted.value, question.expected.value),
+            torch.where(mask, content.predicted.bound, question.expected.bound),
+        )
+        if _fits(question, predicted):
+            return Answer(f"{content.predicate}{_pause(content)} {condition.text}", predicted)
+    return None
+
+
+def wrong_in_places(question: Question) -> Answer | None:
+    """Wrong exactly where a condition holds, whatever the mistake.
+
+    Elements in which both sides are 0 do not count: a factor 0 makes that of every mistake.
+    """
+    conditions = _conditions(question, None)
+    return Answer(f"is wrong {conditions[0].text}", question.manual) if conditions else None
+
+
+def known_in_part(question: Question) -> Answer | None:
+    """A known mistake in some elements; nothing that has a name tells which."""
+    content = _content(question)
+    if content is None or not bool(question.right.any()):
         return None
     share = int(question.wrong.sum()) / int(question.decided.sum())
     says = f"{content.predicate}{_pause(content)} in {share:.2%} of the decided elements"
     return Answer(f"{says}, and right in the others", content.predicted)
 
 
-def _placed(question: Question, content: Answer | None, conditions: list[Condition]) -> Answer:
-    condition = conditions[0]
-    where = f"exactly where {condition.text}"
-    if len(conditions) > 1 and not _about(condition, question.name):
-        where += f" (equally: {conditions[1].text})"
-    if content is None:
-        return Answer(f"is wrong {where}", question.manual)
-    predicted = Side(
-        torch.where(condition.mask, content.predicted.value, question.expected.value),
-        torch.where(condition.mask, content.predicted.bound, question.expected.bound),
-    )
-    return Answer(f"{content.predicate}{_pause(content)} {where}", predicted)
+def _content(question: Question) -> Answer | None:
+    """What all wrong elements have in common."""
+    inside = question.within(question.wrong)
+    return next((answer for find in CONTENTS if (answer := find(inside))), None)
+
+
+def _conditions(question: Question, content: Answer | None) -> list[Condition]:
+    """What selects the wrong elements, said as "exactly where ..."; another way to say it added."""
+    right = question.right & ~((question.manual.value == 0) & (question.expected.value == 0))
+    if content is not None:
+        right = right & ~agree(question.manual, content.predicted)
+    found = selecting(question, right)
+    said = []
+    for place, condition in enumerate(found):
+        others = found[:place] + found[place + 1 :]
+        text = f"exactly where {condition.text}"
+        if others and not _about(condition, question.name):
+            text += f" (equally: {others[0].text})"
+        said.append(Condition(text, condition.mask))
+    return said
+
+
+def _fits(question: Question, predicted: Side) -> bool:
+    """Whether it is the hand's number, or neither is a number, in every decided element."""
+    neither = question.manual.value.isnan() & predicted.value.isnan()
+    fits = agree(question.manual, predicted) | neither
+    return bool(fits[question.decided].all())
 
 
 def _about(condition: Condition, name: str) -> bool:

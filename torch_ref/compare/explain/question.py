@@ -100,16 +100,16 @@ class Question:
         """The same question about some elements only."""
         return replace(self, decided=self.decided & mask)
 
-    def answered_by(self, predicted: Side, *, names_a_quantity: bool = True) -> bool:
+    def answered_by(self, predicted: Side, *, ratios: int = RATIOS_NEEDED) -> bool:
         """Whether a prediction of the hand's numbers holds, and not merely by chance.
 
         It must agree within both bounds in *every* decided element. It must also tell: in at
         least half of the wrong elements, and at least 4, its tolerance must be below half of what
         the hand is wrong by, and these must add up to 48 bits, log2(error / tolerance) but at
-        most 16 an element. A prediction that names a quantity needs 3 different ratios of
-        hand to expected among them: one ratio could be any constant.
+        most 16 an element. A prediction that names a quantity needs `ratios` different ones of
+        hand to expected among them: a single one could be any constant.
         """
-        return self.holds(self.manual, predicted, names_a_quantity=names_a_quantity)
+        return self.holds(self.manual, predicted, ratios=ratios)
 
     def holds(
         self,
@@ -117,7 +117,7 @@ class Question:
         right: Side,
         scale: Tensor | float = 1.0,
         *,
-        names_a_quantity: bool = True,
+        ratios: int = RATIOS_NEEDED,
     ) -> bool:
         """The same for an equation left == right in which the hand's number is multiplied by scale.
 
@@ -134,7 +134,7 @@ class Question:
             return False
         hand, expected = self.manual.value[telling], self.expected.value[telling]
         ratio = torch.where(expected == 0, hand, hand / expected)
-        return not names_a_quantity or different(ratio) >= RATIOS_NEEDED
+        return ratios <= 1 or different(ratio) >= ratios
 
     def described_by(self, form: Side) -> bool:
         """Whether a formula gives the expected numbers, by the same standard as an answer."""
@@ -143,9 +143,9 @@ class Question:
         size = self.expected.value.abs()
         tolerance = self.expected.bound + form.bound
         telling = self.decided & (2 * tolerance < size)
-        return 2 * int(telling.sum()) >= int((self.decided & (size > 0)).sum()) and _enough(
-            size[telling], tolerance[telling]
-        )
+        return 2 * int(telling.sum()) >= int(
+            (self.decided & (size > self.expected.bound)).sum()
+        ) and _enough(size[telling], tolerance[telling])
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """A flat tensor as one tensor a draw, in the shape of the quantity."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import torch
+from torch import Tensor
 
 from torch_ref.compare.explain.arithmetic import (
     UNIT_ROUNDOFF,
@@ -66,14 +67,27 @@ def missing_reduction(question: Question) -> Answer | None:
     for axes in _subsets(question):
         for term in terms:
             side = exact(torch.ones_like(difference.value)) if term is None else term.at(question)
-            fitted = _fitted_lines(question, difference, side, axes)
-            if fitted is None:
+            line = _fitted_lines(question, difference, side, axes)
+            if line is None:
+                continue
+            fitted = plus(question.expected, line[0])
+            if not _answers_long_lines(question, (fitted, line[1])):
                 continue
             times_value = "" if term is None else f"{term.label} times "
             named = _named_reduction(question, side, axes, times_value)
             along = f"constant along {_named(axes)}"
             plain = f"differs from the truth by {times_value}a number that is {along}"
             return named or Answer(f"{plain}: a sum or mean over it is missing or wrong", fitted)
+    return None
+
+
+def factor_along_axes(question: Question) -> Answer | None:
+    """hand = c * expected with one c for each line along some axes, or for each draw."""
+    for axes in _subsets(question):
+        fitted = _fitted_lines(question, question.manual, question.expected, axes)
+        if fitted is not None and _answers_long_lines(question, fitted):
+            along = f"constant along {_named(axes)}"
+            return Answer(f"is the truth times a factor that has no name and is {along}", fitted[0])
     return None
 
 
@@ -123,16 +137,17 @@ def _named_reduction(question: Question, side: Side, axes: Axes, times_value: st
     return None
 
 
-def _fitted_lines(question: Question, difference: Side, factor: Side, axes: Axes) -> Side | None:
-    """The prediction expected + factor * c, with one c for each line along the axes, or None.
+def _fitted_lines(
+    question: Question, target: Side, factor: Side, axes: Axes
+) -> tuple[Side, Tensor] | None:
+    """The target as factor * c, with one c for each line along the axes, if there are such c.
 
-    Every line must allow such a number; those of at least 3 decided elements must make it credible.
+    Also where a line has at least 3 decided elements: in others any number fits.
     """
-    ratio = over(difference, factor)
     counts = question.decided & (factor.value != 0)
-    silent = question.decided & (factor.value == 0) & question.wrong
-    if bool(silent.any()):
+    if bool((question.wrong & (factor.value == 0)).any()):
         return None
+    ratio = over(target, factor)
     low = torch.where(counts, ratio.value - ratio.bound, -torch.inf)
     high = torch.where(counts, ratio.value + ratio.bound, torch.inf)
     lows, highs, long = [], [], []
@@ -141,15 +156,19 @@ def _fitted_lines(question: Question, difference: Side, factor: Side, axes: Axes
         highs.append(part_high.amin(axes, keepdim=True).expand(part.shape).reshape(-1))
         many = part.sum(axes, keepdim=True) >= LINE
         long.append(many.expand(part.shape).reshape(-1))
-    smallest, largest, enough = torch.cat(lows), torch.cat(highs), torch.cat(long)
+    smallest, largest = torch.cat(lows), torch.cat(highs)
     if not bool((smallest <= largest)[counts].all()):
         return None
     middle, radius = (smallest + largest) / 2, (largest - smallest) / 2
-    predicted = plus(question.expected, times(Side(middle, radius), factor))
-    inside = question.within(enough)
-    if 2 * int(inside.wrong.sum()) < int(question.wrong.sum()):
-        return None
-    return predicted if inside.answered_by(predicted) else None
+    return times(Side(middle, radius), factor), torch.cat(long)
+
+
+def _answers_long_lines(question: Question, fitted: tuple[Side, Tensor]) -> bool:
+    """Whether a fitted prediction answers the question where it says anything: in long lines."""
+    predicted, long = fitted
+    inside = question.within(long)
+    most = 2 * int(inside.wrong.sum()) >= int(question.wrong.sum())
+    return most and inside.answered_by(predicted)
 
 
 def _axes(question: Question) -> int:

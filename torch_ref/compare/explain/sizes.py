@@ -104,7 +104,7 @@ class _Probe:
             return None
         parts = self.question.split_side(self.question.expected)
         predicted = joined([scaled(n, part) for n, part in zip(numbers, parts, strict=True)])
-        return predicted if self.question.answered_by(predicted) else None
+        return predicted if self.question.answered_by(predicted, ratios=2) else None
 
 
 def size_behind(question: Question, constant: float) -> str:

@@ -19,6 +19,9 @@ from torch_ref.compare.rounding.operation import Bound, Operation, floating
 
 # Not sqrt: torch computes a float32 one on the CPU to 1 ulp only.
 ROUNDED_ONCE = {"add", "sub", "rsub", "mul", "div"}
+# Exactly 0 where the (first) argument is: nothing underflows there.
+ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asinh", "atan", "expm1",
+                "log1p", "erf"}  # fmt: skip
 
 
 def pointwise(operation: Operation) -> Bound:
@@ -38,9 +41,8 @@ def open_everywhere(operation: Operation) -> Bound:
     """A mask of the places where any argument is open."""
     mask = torch.zeros_like(operation.result, dtype=torch.bool)
     for error in operation.errors:
-        if error is not None:
-            reached = error != 0
-            mask = mask | (reached if reached.shape == mask.shape else reached.any())
+        if isinstance(error, Tensor):
+            mask = mask | (error != 0)
     return mask
 
 
@@ -64,7 +66,7 @@ def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
     else:
         underflow = result.abs() <= 2 * eta
         for arg in args:
-            if isinstance(arg, Tensor) and name in ("mul", "div"):
+            if isinstance(arg, Tensor) and name in ZERO_AT_ZERO:
                 underflow = underflow & (arg != 0)
         total = total + underflow.double() * eta  # bool times float would be float32
         numbers = [size] * (name in ROUNDED_ONCE)

@@ -46,6 +46,7 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (selection.jump, JUMPS),
     (selection.extreme, {"amax", "amin"}),
     (selection.extreme_with_index, {"max", "min"}),
+    (selection.extreme_index, {"argmax", "argmin"}),
     (selection.ordered, {"sort", "topk"}),
     (selection.max_pool, {"max_pool2d_with_indices"}),
     (selection.max_pool_backward, {"max_pool2d_with_indices_backward"}),
@@ -55,7 +56,8 @@ _BY_NAME = {name: rule for rule, names in TABLE for name in names}
 _EXACT = (
     COPIES | STRUCTURAL | COMPARISONS | LOGICAL | JUMPS
     | {"where", "abs", "neg", "relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
-       "amax", "amin", "max", "min", "sort", "topk", "max_pool2d_with_indices"}
+       "amax", "amin", "max", "min", "argmax", "argmin", "sort", "topk",
+       "max_pool2d_with_indices"}
 )  # fmt: skip
 # ... but where they meet a threshold exactly there may be a kink to report.
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",

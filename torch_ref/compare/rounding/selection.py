@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 from torch_ref.compare.rounding.linear import growth
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
@@ -18,7 +19,8 @@ from torch_ref.compare.rounding.pointwise import open_everywhere
 from torch_ref.compare.rounding.structure import unbounded_like
 
 # Their results lie on a threshold by construction: no kink there.
-_FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin", "hardtanh"}
+_FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin"}
+_SAME = {"alias", "detach", "clone", "view", "expand", "unsqueeze", "squeeze", "permute"}
 
 
 def comparison(operation: Operation) -> Bound:
@@ -40,11 +42,18 @@ def comparison(operation: Operation) -> Bound:
 
 
 def _report_ties(operation: Operation, tied: Tensor) -> None:
-    by_construction = any(name_of(node) in _FLAT for node in operation.node.all_input_nodes) or (
+    by_construction = any(_source(node) in _FLAT for node in operation.node.all_input_nodes) or (
         operation.name in ("eq", "ne") and isinstance(operation.args[1], Tensor)
     )
     if not by_construction:
         operation.report_kink(tied)
+
+
+def _source(node: Node) -> str:
+    """The name of the operation that made a value, seen through copies and views of it."""
+    while name_of(node) in _SAME and node.all_input_nodes:
+        node = node.all_input_nodes[0]
+    return name_of(node)
 
 
 def logical(operation: Operation) -> Bound:
@@ -133,6 +142,19 @@ def extreme_with_index(operation: Operation) -> Bound:
     operation.report_kink((second == first).unsqueeze(axis) if keep else second == first)
     worst = error.amax(axis, keepdim=keep)
     return worst, (near.unsqueeze(axis) if keep else near)
+
+
+def extreme_index(operation: Operation) -> Bound:
+    """argmax and argmin: open where two are near; everywhere if of all numbers at once."""
+    if len(operation.args) < 2 or operation.args[1] is None or operation.args[0].ndim == 0:
+        return torch.ones_like(operation.result, dtype=torch.bool)
+    value, error, axis = operation.args[0], operation.error(0), operation.args[1]
+    if value.shape[axis] < 2:
+        return torch.zeros_like(operation.result, dtype=torch.bool)
+    signed = value if operation.name == "argmax" else -value
+    first = (signed - error).amax(axis)
+    second = (signed + error).topk(2, axis).values.select(axis, 1)
+    return ((second >= first) & (error.amax(axis) > 0)).reshape(operation.result.shape)
 
 
 def ordered(operation: Operation) -> Bound:

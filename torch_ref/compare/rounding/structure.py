@@ -78,7 +78,9 @@ def _fill(arg: Any, error: Any, to_floating: bool) -> Any:
         return [_fill(a, e, to_floating) for a, e in zip(arg, errors, strict=True)]
     if not isinstance(arg, Tensor):
         return arg
-    if error is None:  # exact numbers get bound 0; an index stays what it is
+    if to_floating and not floating(arg) and arg.dtype != torch.bool:
+        return arg  # an index stays what it is
+    if error is None:
         return torch.zeros_like(arg) if floating(arg) or not to_floating else arg
     if to_floating:
         return error.to(arg.device, torch.float64).expand(arg.shape)

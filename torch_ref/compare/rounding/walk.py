@@ -109,7 +109,7 @@ class _Walker:
         rule = rule_for(operation)
         if not inexact and not floating(pytree.tree_leaves(operation.result)[0]):
             return None
-        if rule is unknown:
+        if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
         elif open_index(operation) and not _masks_only(operation):
             rule = unknown
