@@ -168,7 +168,7 @@ def _verify(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 progress=partial(_advance, bar, bar.add_task(name, total=options.cases)),
             )
-        print_report(report, console)
+        print_report(report, console, options.twin or "")
         reports.append(report)
     if options.json is not None:
         _write(options.json, {"reports": [report.to_dict() for report in reports]})

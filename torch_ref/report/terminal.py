@@ -19,30 +19,35 @@ def report_console() -> Console:
     return console if console.is_terminal else Console(width=100)
 
 
-def print_report(report: "Report", console: Console) -> None:
-    """One row a quantity, in backward order, then the verdict in one line."""
+def print_report(report: "Report", console: Console, address: str = "") -> None:
+    """One row a quantity, in backward order, then the verdict and what it rests on.
+
+    address: the twin as the command line names it, for the command that replays a case; "" for
+    the assignment's.
+    """
     table = Table(title=_title(report), title_justify="left", box=None, header_style="bold")
-    table.add_column("gradient")
-    table.add_column("verdict")
-    for heading in ("digits by hand", "digits autograd", "allowed rounding used", "undecided"):
-        table.add_column(heading, justify="right")
+    table.add_column("gradient", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for heading in ("digits\nby hand", "digits\nautograd", "rounding\nused", "undecided"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("worst case")
     for row in report.rows:
-        table.add_row(f"dL/d{row.name}", _coloured(row.verdict), *_numbers(row))
+        table.add_row(f"dL/d{row.name}", _row_verdict(row, report), *_numbers(row))
     console.print(table)
-    for reason in (*report.failures, *report.notes):
-        console.print(reason, highlight=False)
-    console.print(f"[{COLOURS[report.verdict]}]{_verdict(report)}[/]", highlight=False)
+    for reason in (*report.failures, *report.notes, *_remarks(report)):
+        console.print(reason, highlight=False, markup=False)
+    console.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: ", end="", highlight=False)
+    console.print(_summary(report, address), highlight=False, markup=False)
     console.print()
 
 
 def print_replay(title: str, lines: "list[Line]", console: Console) -> None:
     """Every value forward and every gradient backward, both sides side by side."""
     table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    table.add_column("quantity")
+    table.add_column("quantity", no_wrap=True)
     for heading in ("by hand", "autograd", "difference", "allowed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("verdict")
+        table.add_column(heading, justify="right", overflow="fold")
+    table.add_column("verdict", no_wrap=True)
     for line in lines:
         table.add_row(
             line.name,
@@ -62,10 +67,31 @@ def _title(report: "Report") -> str:
     )
 
 
+def _row_verdict(row: "Row", report: "Report") -> str:
+    """The verdict; of a wrong quantity, also whether the mistake is its own."""
+    inherited = row.verdict == "differ" and row.name not in report.mistakes
+    return _coloured(row.verdict) + (" (inherited)" if inherited else "")
+
+
+def _remarks(report: "Report") -> list[str]:
+    """What else a reader should know: what was not given, what is a convention."""
+    remarks = []
+    if report.missing:
+        names = ", ".join(f"dL/d{name}" for name in report.missing)
+        remarks.append(f"not given by hand, so not judged: {names}")
+    if report.kinks:
+        remarks.append(
+            f"{report.kinks:.1%} of the cases meet a kink or a tie exactly, where a gradient is a "
+            "convention: torch's is the one judged by"
+        )
+    return remarks
+
+
 def _numbers(row: "Row") -> list[str]:
     used = "" if row.worst_ratio is None else _share(row.worst_ratio)
     digits = (f"{row.digits_manual:.1f}", f"{row.digits_reference:.1f}")
-    return [*digits, used, f"{row.undecided:.1%}", row.worst_case or ""]
+    place = f" {list(row.worst_element)}" if row.worst_element else ""
+    return [*digits, used, f"{row.undecided:.1%}", f"{row.worst_case or ''}{place}"]
 
 
 def _share(ratio: float) -> str:
@@ -75,18 +101,22 @@ def _share(ratio: float) -> str:
     return f"{ratio:.0%}" if ratio < 10 else f"{ratio:.1e} x"
 
 
-def _verdict(report: "Report") -> str:
-    if report.first_wrong:
-        row = next(row for row in report.rows if row.name == report.first_wrong)
-        return (
-            f"differ: the mistake enters at dL/d{row.name}; look at it with "
-            f"gradtwin replay {row.worst_case} --dtype {report.dtype}"
+def _summary(report: "Report", address: str) -> str:
+    """The verdict in words: where the mistake enters, what it looks like, how to look at it."""
+    if not report.first_wrong:
+        return {
+            "agree": "every difference is rounding",
+            "differ": "the manual side breaks the contract, see above",
+            "undecided": "for some quantity no element of any case can be judged",
+        }[report.verdict]
+    row = next(row for row in report.rows if row.name == report.mistakes[0])
+    twin = f" {address}" if address else ""
+    return "\n".join(
+        (
+            *report.closing_lines(),
+            f"look at it: gradtwin replay {row.worst_case}{twin} --dtype {report.dtype}",
         )
-    return {
-        "agree": "agree: every difference is rounding",
-        "differ": "differ: the manual side breaks the contract, see above",
-        "undecided": "undecided: for some quantity rounding leaves no digit in any case",
-    }[report.verdict]
+    )
 
 
 def _coloured(verdict: str) -> str:

@@ -16,6 +16,7 @@ from torch_ref.compare.explain.arithmetic import (
     times,
     total,
 )
+from torch_ref.compare.explain.constants import constant_ratio
 from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import Form
 from torch_ref.compare.explain.products import belonging, wrong_product
@@ -47,13 +48,14 @@ def wrong_coefficients(question: Question) -> Answer | None:
 
 
 def wrong_path(question: Question) -> Answer | None:
-    """One path is wrong by itself, by a factor or as another product."""
+    """One path is wrong by itself, by a constant, by a factor or as another product."""
     paths = _paths(question)
     if len(paths) < 2:
         return None
     for name, path in paths.items():
         others = total([side for other, side in paths.items() if other != name])
-        answer = wrong_product(question.about(minus(question.manual, others), path, name))
+        part = question.about(minus(question.manual, others), path, name)
+        answer = constant_ratio(part) or wrong_product(part)
         if answer is not None:
             predicate = f"has a wrong path {_through(name)}: it {answer.predicate}"
             return Answer(predicate, plus(others, answer.predicted))

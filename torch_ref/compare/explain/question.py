@@ -143,9 +143,9 @@ class Question:
         size = self.expected.value.abs()
         tolerance = self.expected.bound + form.bound
         telling = self.decided & (2 * tolerance < size)
-        return 2 * int(telling.sum()) >= int(
-            (self.decided & (size > self.expected.bound)).sum()
-        ) and _enough(size[telling], tolerance[telling])
+        some = self.decided & (size > self.expected.bound)
+        most = 2 * int(telling.sum()) >= int(some.sum())
+        return most and _enough(size[telling], tolerance[telling])
 
     def split(self, flat: Tensor) -> list[Tensor]:
         """A flat tensor as one tensor a draw, in the shape of the quantity."""

@@ -77,7 +77,9 @@ def missing_reduction(question: Question) -> Answer | None:
             named = _named_reduction(question, side, axes, times_value)
             along = f"constant along {_named(axes)}"
             plain = f"differs from the truth by {times_value}a number that is {along}"
-            return named or Answer(f"{plain}: a sum or mean over it is missing or wrong", fitted)
+            return named or Answer(
+                f"{plain}, as where a sum or mean over it is missing or wrong", fitted
+            )
     return None
 
 
