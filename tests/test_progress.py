@@ -11,7 +11,7 @@ import torch_ref.report
 from torch_ref import assignment_twin, verify
 from torch_ref.cli import main
 
-CASES = 40_000  # three shards: the bar has steps to show
+CASES = 17_000  # two shards: the bar has steps to show
 COMMAND = ["verify", "--cases", str(CASES), "--dtype", "float64"]
 BAR = re.compile(r"float64 [━╸╺ ]+ +(\d+)%")
 STYLE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
@@ -41,16 +41,16 @@ def test_a_terminal_shows_how_far_the_work_is(shown: Callable[[bool], str]) -> N
     assert steps[-1] == 100
     # the bar is gone before the report comes
     assert "agree: every difference is rounding" in output
-    assert not BAR.search(output[output.index("assignment, 40,000 cases") :])
+    assert not BAR.search(output[output.index("assignment, 17,000 cases") :])
 
 
 def test_what_is_no_terminal_shows_the_report_alone(shown: Callable[[bool], str]) -> None:
     output = shown(False)
     assert not BAR.search(output)
-    assert output.startswith("assignment, 40,000 cases, float64, cpu, seed 0")
+    assert output.startswith("assignment, 17,000 cases, float64, cpu, seed 0")
 
 
 def test_verify_tells_of_every_shard() -> None:
     told: list[int] = []
     verify(assignment_twin(), cases=CASES, progress=told.append)
-    assert told == [16_384, 32_768, CASES]
+    assert told == [16_384, CASES]
