@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ def _verify(options: argparse.Namespace) -> int:
                 seed=options.seed,
                 progress=partial(_advance, bar, bar.add_task(name, total=options.cases)),
             )
-        print_report(report, console, options.twin or "")
+        print_report(report, console, shlex.quote(found.address) if found.address else "")
         reports.append(report)
     if options.json is not None:
         _write(options.json, {"reports": [report.to_dict() for report in reports]})
