@@ -282,7 +282,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     checks = [check for report in reports for check in getattr(report, "gradtwin", ())]
     if not checks:
