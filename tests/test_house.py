@@ -1,5 +1,6 @@
 """The house in order: linters, types, what imports what, and papers that tell the truth."""
 
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -84,3 +85,25 @@ def test_the_readme_examples_run() -> None:
     code = code.replace("\nnet = ", "\nt = torch.ones(8)\nnet = ")
     done = python("-W", "error", "-c", start + code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_hooks_run_without_an_activated_environment(tmp_path: Path) -> None:
+    """In a repository of their own: PATH has git, and no Python with ruff in it."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    config = (ROOT / ".pre-commit-config.yaml").read_text()
+    (tmp_path / ".pre-commit-config.yaml").write_text(config)
+    (tmp_path / "module.py").write_text("import os\n")
+    bare = {"PATH": str(Path(shutil.which("git") or "git").parent), "HOME": str(tmp_path)}
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True)
+
+    run("git", "init", "-q")
+    run("git", "add", ".pre-commit-config.yaml", "module.py")
+    hook = [".venv/bin/python", "-m", "pre_commit", "run", "ruff-check"]
+    refused = run(*hook)
+    assert (refused.returncode, "1 fixed" in refused.stdout) == (1, True), refused.stdout
+    run("git", "add", "module.py")
+    accepted = run(*hook)
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    assert config.count("entry: .venv/bin/python -m ") == config.count("entry:") == 3

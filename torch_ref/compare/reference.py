@@ -127,12 +127,12 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
         as_written = make_fx(lambda values: function(dict(values)))(example)
     as_written.graph.eliminate_dead_code()
     as_written.recompile()
-    flat = tuple(example.values())
-    names = tuple(as_written(example))
-    pure = make_fx(
-        functionalize(lambda *tensors: tuple(as_written(dict(zip(example, tensors))).values())),
-        decomposition_table=DECOMPOSITIONS,
-    )(*flat)
+    with torch.no_grad():  # the derivatives are in the graph already
+        names = tuple(as_written(example))
+        pure = make_fx(
+            functionalize(lambda *tensors: tuple(as_written(dict(zip(example, tensors))).values())),
+            decomposition_table=DECOMPOSITIONS,
+        )(*example.values())
     pure.graph.eliminate_dead_code()
     pure.recompile()
     pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
