@@ -174,12 +174,16 @@ def broken(values):
 def interrupted(values):
     raise KeyboardInterrupt
 
+def leaving(values):
+    raise SystemExit(0)
+
 def raising(values):
     return {"y": values["y"]}
 
 right = Twin("tanh", inputs, reference, manual)
 wrong = Twin("wrong tanh", inputs, reference, broken)
 stopped = Twin("stopped", inputs, reference, interrupted)
+left = Twin("left", inputs, reference, leaving)
 bad_inputs = Twin("bad inputs", raising, reference, manual)
 bad_reference = Twin("bad reference", inputs, raising, manual)
 bad_manual = Twin("bad manual", inputs, reference, raising)
@@ -225,6 +229,28 @@ def test_ctrl_c_is_exit_code_130(users: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("command", [["verify"], ["replay", "0:1"]])
+def test_a_twin_that_ends_the_program_does_not_pass(
+    command: list[str], users: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "mine.py:left"]) == 2
+    message = "gradtwin: the twin's own code ended the program (SystemExit: 0): its functions must "
+    assert capsys.readouterr().err.strip() == message + "return their tensors."
+
+
+def test_a_fault_of_its_own_is_not_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def faulty() -> None:
+        raise AttributeError("no such thing")
+
+    monkeypatch.setattr(torch_ref.assignment, "assignment_twin", faulty)
+    assert main(["verify"]) == 70
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-2] == "AttributeError: no such thing"
+    assert lines[-1] == "gradtwin: this is a fault of gradtwin's own: please report it."
+
+
+@pytest.mark.parametrize("command", [["verify"], ["replay", "0:1"]])
 @pytest.mark.parametrize("which", ["inputs", "reference", "manual"])
 def test_a_function_that_raises_is_one_sentence_with_its_line(
     which: str, command: list[str], users: Path, capsys: pytest.CaptureFixture[str]
@@ -243,7 +269,7 @@ def test_a_twin_that_is_not_there(
     command: list[str], users: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*command, "mine.py:twin"]) == 2
-    names = "right, wrong, stopped, bad_inputs, bad_reference, bad_manual"
+    names = "right, wrong, stopped, left, bad_inputs, bad_reference, bad_manual"
     message = f"gradtwin: mine.py has no twin twin; the twins there are {names}."
     assert capsys.readouterr().err.strip() == message
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from torch_ref.loading import Found
 
-AGREE, DIFFER, BAD_INPUT, UNDECIDED, STOPPED = 0, 1, 2, 3, 130
-EXIT_CODES = "exit codes: 0 agree, 1 differ, 2 bad usage or input, 3 undecided"
+AGREE, DIFFER, BAD_INPUT, UNDECIDED, FAULT, STOPPED = 0, 1, 2, 3, 70, 130
+EXIT_CODES = "exit codes: 0 agree, 1 differ, 2 bad usage or input, 3 undecided, 130 stopped"
 
 
 class BadInputError(Exception):
@@ -39,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradtwin: stopped", file=sys.stderr)
         return STOPPED
+    except Exception:  # Python's own exit code for it, 1, would say that the twin differs
+        traceback.print_exc()
+        print("gradtwin: this is a fault of gradtwin's own: please report it.", file=sys.stderr)
+        return FAULT
     return code
 
 
@@ -245,6 +250,11 @@ def _bad_input() -> Iterator[None]:
         yield
     except ValueError as error:
         raise BadInputError(str(error)) from None
+    except SystemExit as error:  # exit(0) in a twin's function must not pass for "agree"
+        raise BadInputError(
+            f"the twin's own code ended the program (SystemExit: {error.code}): its functions must "
+            "return their tensors."
+        ) from None
 
 
 def _twin(address: str | None) -> "Found":
