@@ -462,6 +462,12 @@ def test_python_m_torch_ref_is_the_same_program() -> None:
     assert run("verify", "--cases", "0").returncode == 2
 
 
+def test_a_reader_that_has_gone_is_not_exit_code_1() -> None:
+    command = f"set -o pipefail; {sys.executable} -m torch_ref audit | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_help_documents_the_exit_codes_and_version_answers() -> None:
     assert "0 agree, 1 differ, 2 bad usage or input, 3 undecided" in run("--help").stdout
     assert run("--version").stdout.startswith("gradtwin 0.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch_ref.loading import Found
 
-AGREE, DIFFER, BAD_INPUT, UNDECIDED, FAULT, STOPPED = 0, 1, 2, 3, 70, 130
+AGREE, DIFFER, BAD_INPUT, UNDECIDED, FAULT, STOPPED, CLOSED = 0, 1, 2, 3, 70, 130, 141
 EXIT_CODES = "exit codes: 0 agree, 1 differ, 2 bad usage or input, 3 undecided, 130 stopped"
 
 
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradtwin: stopped", file=sys.stderr)
         return STOPPED
+    except SystemExit:  # rich's answer, with code 1, to a reader of the output that has gone
+        return CLOSED
     except Exception:  # Python's own exit code for it, 1, would say that the twin differs
         traceback.print_exc()
         print("gradtwin: this is a fault of gradtwin's own: please report it.", file=sys.stderr)
