@@ -4,63 +4,15 @@ Every draw's numbers carry noise within their bounds, as rounding would put ther
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
+from explain_maker import Maker, Tensors
 from torch import Tensor
 
 from torch_ref.compare.explain import Evidence, explain
-from torch_ref.compare.explain.arithmetic import applied, minus, over, plus, times
-from torch_ref.compare.explain.numbers import constant_between, shortest_between, written
-from torch_ref.compare.verdict import Side
-
-RELATIVE = 1e-13  # of every bound made here; the noise takes up to half of it
-Tensors = dict[str, Tensor]
-
-
-@dataclass
-class Maker:
-    """Makes one draw of evidence: values and gradients first, then the wrong gradient."""
-
-    generator: torch.Generator
-    values: Tensors = field(default_factory=dict)
-    gradients: Tensors = field(default_factory=dict)
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
-
-    def integers(self, low: int, high: int, *shape: int) -> Tensor:
-        return torch.randint(low, high, shape, generator=self.generator)
-
-    def size(self, low: int, high: int) -> int:
-        return int(self.integers(low, high + 1, 1))
-
-    def side(self, value: Tensor) -> Side:
-        """The value with noise within its bound."""
-        if not value.is_floating_point():
-            return Side(value, torch.zeros(value.shape, dtype=torch.float64))
-        noise = torch.rand(value.shape, generator=self.generator, dtype=torch.float64) - 0.5
-        bound = RELATIVE * (value.abs() + value.abs().mean() / 100)  # sums may have cancelled
-        return Side(value + bound * noise, bound)
-
-    def evidence(self, name: str, manual: Tensor, paths: Tensors) -> Evidence:
-        sides = {path: self.side(value) for path, value in paths.items()}
-        expected = sides[next(iter(sides))]
-        for side in list(sides.values())[1:]:
-            expected = plus(expected, side)
-        gradients = {**self.gradients, name: manual}
-        return Evidence(
-            name=name,
-            manual=self.side(manual),
-            expected=expected,
-            decided=torch.ones_like(manual, dtype=torch.bool),
-            values={key: self.side(value) for key, value in self.values.items()},
-            gradients={key: self.side(value) for key, value in gradients.items()},
-            paths=sides,
-        )
-
 
 Scenario = Callable[[Maker], Evidence]
 SCENARIOS: dict[str, tuple[Scenario, str]] = {}
@@ -393,7 +345,9 @@ def zero_somewhere(maker: Maker) -> Evidence:
     return kept_away(evidence, -3.1)
 
 
-@scenario("dL/dz is dL/dx where dL/dx * sigma'(z) belongs, exactly where |z| > 2")
+@scenario(
+    "dL/dz lacks the factor sigma'(z): dL/dx where dL/dx * sigma'(z) belongs, exactly where |z| > 2"
+)
 def copied_somewhere(maker: Maker) -> Evidence:
     wrong = one_path(maker, lambda v: v["dx"] * torch.where(v["z"].abs() > 2, 1.0, slope(v)))
     return kept_away(kept_away(wrong, 2.0), -2.0)
@@ -442,7 +396,7 @@ def rows_overwritten(maker: Maker) -> Evidence:
     return maker.evidence("table", last, {"y": table.index_add(0, tokens, dy)})
 
 
-@scenario("exactly where it is the last along axis 0")
+@scenario("dL/dx is 0 exactly where it is the last along axis 0")
 def last_row_forgotten(maker: Maker) -> Evidence:
     dy = maker.normal(maker.size(4, 7), 6)
     maker.gradients = {"y": dy}

@@ -114,9 +114,11 @@ def size_behind(question: Question, constant: float) -> str:
             number = size.numbers[0]
             if len(set(size.numbers)) > 1 or number < 2 or ratio.of(number) != constant:
                 continue
-            if number < TELLING_SIZE or len(size.axes) > 1:
-                return f" ({number} is {size.text})" if number > 2 else ""
-            return _meaning(question, ratio, size) or f": {number} is {size.text}"
+            meaning = _meaning(question, ratio, size)
+            if number >= TELLING_SIZE and len(size.axes) == 1:
+                return meaning or f": {number} is {size.text}"
+            if number > 2 and meaning:
+                return f" ({number} is {size.text})"
     return ""
 
 

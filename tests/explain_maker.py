@@ -1,0 +1,55 @@
+"""Hand-made evidence of a wrong gradient, for the tests of `torch_ref.compare.explain`."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from torch_ref.compare.explain import Evidence
+from torch_ref.compare.explain.arithmetic import plus
+from torch_ref.compare.verdict import Side
+
+RELATIVE = 1e-13  # of every bound made here; the noise takes up to half of it
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Maker:
+    """Makes one draw of evidence: values and gradients first, then the wrong gradient."""
+
+    generator: torch.Generator
+    values: Tensors = field(default_factory=dict)
+    gradients: Tensors = field(default_factory=dict)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float64)
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=self.generator)
+
+    def size(self, low: int, high: int) -> int:
+        return int(self.integers(low, high + 1, 1))
+
+    def side(self, value: Tensor) -> Side:
+        """The value with noise within its bound."""
+        if not value.is_floating_point():
+            return Side(value, torch.zeros(value.shape, dtype=torch.float64))
+        noise = torch.rand(value.shape, generator=self.generator, dtype=torch.float64) - 0.5
+        bound = RELATIVE * (value.abs() + value.abs().mean() / 100)  # sums may have cancelled
+        return Side(value + bound * noise, bound)
+
+    def evidence(self, name: str, manual: Tensor, paths: Tensors) -> Evidence:
+        sides = {path: self.side(value) for path, value in paths.items()}
+        expected = sides[next(iter(sides))]
+        for side in list(sides.values())[1:]:
+            expected = plus(expected, side)
+        gradients = {**self.gradients, name: manual}
+        return Evidence(
+            name=name,
+            manual=self.side(manual),
+            expected=expected,
+            decided=torch.ones_like(manual, dtype=torch.bool),
+            values={key: self.side(value) for key, value in self.values.items()},
+            gradients={key: self.side(value) for key, value in gradients.items()},
+            paths=sides,
+        )
