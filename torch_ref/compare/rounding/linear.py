@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.rounding.operation import Bound, Operation, floating
-from torch_ref.compare.rounding.pointwise import as_numbers, times
+from torch_ref.compare.rounding.pointwise import as_numbers
 
 # The arguments that are multiplied with each other; a third one (a bias) is added.
 PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "dot": (0, 1), "convolution": (0, 1)}
@@ -151,19 +151,21 @@ def accumulation(operation: Operation) -> Bound:
 
 def all_multiplied(operation: Operation) -> Bound:
     """prod and cumprod: to first order the derivative on absolute values, n roundings."""
-    a = operation.args[0].abs()
-
-    def on(value: Tensor) -> Any:
+    a, error = operation.args[0].abs().requires_grad_(), operation.error(0)
+    with torch.enable_grad():
         target: Any = operation.node.target
-        return target(value, *operation.args[1:], **operation.kwargs)
-
-    size, moved = torch.func.jvp(on, (a,), (operation.error(0),))[:2]
+        product = target(a, *operation.args[1:], **operation.kwargs)
+        # J e by two backward passes: the derivative by u of <J^T u, e>
+        u = torch.zeros_like(product).requires_grad_()
+        (pulled,) = torch.autograd.grad(product, a, u, create_graph=True)
+        (moved,) = torch.autograd.grad(pulled, u, error)
+    a, size = a.detach(), product.detach()
     terms = a.numel() // max(operation.result.numel(), 1)
     if operation.name == "cumprod":
         terms = a.shape[operation.args[1]] if a.ndim else 1
     arithmetic = operation.arithmetic
     return (
-        times(moved, torch.ones_like(moved))
+        moved
         + terms * arithmetic.unit_roundoff * (size + moved)
         + (size > 0).double() * arithmetic.smallest_normal
     )

@@ -128,6 +128,8 @@ def extreme(operation: Operation) -> Bound:
 
 def extreme_with_index(operation: Operation) -> Bound:
     """max and min along an axis: the value as for `extreme`, the index open where two are near."""
+    if not floating(operation.args[0]):
+        return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
     value, error = operation.args[0], operation.error(0)
     axis = operation.args[1]
     keep = len(operation.args) > 2 and bool(operation.args[2])
