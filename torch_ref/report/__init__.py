@@ -2,6 +2,14 @@
 
 from torch_ref.report.audit import print_findings
 from torch_ref.report.json import write_json
+from torch_ref.report.selftest import print_selftest
 from torch_ref.report.terminal import print_replay, print_report, report_console
 
-__all__ = ["print_findings", "print_replay", "print_report", "report_console", "write_json"]
+__all__ = [
+    "print_findings",
+    "print_replay",
+    "print_report",
+    "print_selftest",
+    "report_console",
+    "write_json",
+]
