@@ -101,11 +101,17 @@ def from_function(
     """
     function = _Function(apply, reference, inputs)
     return Twin(
-        name or getattr(apply, "__qualname__", "function").removesuffix(".apply"),
+        name or _name_of(apply),
         function.drawn,
         function.reference_values,
         function.gradients,
     )
+
+
+def _name_of(apply: Callable[..., Tensor]) -> str:
+    """The Function's name, of which `apply` is a class method, or the kernel's own."""
+    owner = getattr(apply, "__self__", None)
+    return str(getattr(owner, "__name__", None) or getattr(apply, "__name__", "function"))
 
 
 class _Function:
@@ -151,8 +157,6 @@ class _Function:
             once, again, directions = _parts({n: copy_of(v) for n, v in values.items()})
             leaves = _leaves({n: v for n, v in once.items() if n != "upstream"})
             output = self.apply(*leaves.values())
-            if not output.requires_grad:
-                raise TwinError("autograd cannot follow `apply`: its result has no grad_fn.")
             # dL/dupstream is the output itself: the forward pass is checked along the way
             found = {"upstream": output, **_gradients(output, leaves, once["upstream"])}
             if again:
@@ -216,8 +220,11 @@ def _can_be_differentiated_twice(apply: Callable[..., Tensor], values: Values) -
         leaves = _leaves({name: copy_of(value) for name, value in values.items()})
         arguments = [leaf for name, leaf in leaves.items() if name != "upstream"]
         wanted = [leaf for leaf in arguments if leaf.requires_grad]
+        output = apply(*arguments)
+        if not output.requires_grad:
+            raise TwinError("autograd cannot follow `apply`: its result has no grad_fn.")
         first = torch.autograd.grad(
-            apply(*arguments), wanted, leaves["upstream"], create_graph=True, allow_unused=True
+            output, wanted, leaves["upstream"], create_graph=True, allow_unused=True
         )
         moving = [gradient.sum() for gradient in first if gradient is not None]
         moving = [gradient for gradient in moving if gradient.requires_grad]

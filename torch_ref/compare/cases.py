@@ -11,7 +11,14 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 
-from torch_ref.compare.contract import call, check_inputs, check_loss, check_reference
+from torch_ref.compare.contract import (
+    call,
+    check_cases,
+    check_inputs,
+    check_loss,
+    check_reference,
+    check_strata,
+)
 from torch_ref.compare.stress import LAYOUT, stressed
 from torch_ref.compare.twin import Draw, Twin, Values
 
@@ -43,10 +50,11 @@ class Cases:
     @cached_property
     def batched(self) -> bool:
         """Whether one draw holds many cases: the loss then has one number a case."""
+        check_strata(self.twin)
         generator = self._generator(0)
         draw = self._draw(generator, PROBE, self.twin.strata[0], partial(_any_size, generator))
         inputs = call(self.twin, "inputs", draw)
-        check_inputs(self.twin, inputs)
+        check_inputs(self.twin, inputs, draw)
         batched = check_loss(self.twin, widened(inputs), PROBE)
         check_reference(self.twin, widened(inputs))
         return batched
@@ -107,8 +115,11 @@ class Cases:
         """Cases of one stratum; of a stress, made from the author's strata by turns."""
         own = self.twin.strata
         drawn_as = stratum if stratum in own else own[turn % len(own)]
-        drawn: Values = call(self.twin, "inputs", self._draw(generator, cases, drawn_as, sizes))
-        check_inputs(self.twin, drawn)
+        draw = self._draw(generator, cases, drawn_as, sizes)
+        drawn: Values = call(self.twin, "inputs", draw)
+        check_inputs(self.twin, drawn, draw)
+        if self.batched:
+            check_cases(self.twin, drawn, cases)
         if stratum in own:
             return drawn
         changed = stressed(drawn, stratum, generator, self.batched)

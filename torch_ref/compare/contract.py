@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.reference import gradients_by_autograd, same_answers
-from torch_ref.compare.twin import Twin, TwinError, Values
+from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
 
 
 def call(twin: Twin, part: str, argument: Any) -> Any:
@@ -32,15 +32,35 @@ def told(error: Exception) -> str:
     """The error's kind, text, and the line of the author's code that it came from."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     text = " ".join(str(error).split()) or "no message"
-    outside = [frame for frame in frames if "site-packages" not in frame.filename]
+    ours = str(Path(__file__).parent)
+    outside = [
+        frame
+        for frame in frames
+        if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
+    ]
     if not outside:
         return f"{type(error).__name__}: {text}"
     place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}"
     return f"{type(error).__name__} at {place}: {text.rstrip('.')}"
 
 
-def check_inputs(twin: Twin, inputs: Any) -> None:
-    """Raise TwinError unless these are a dict of tensors with a floating one among them."""
+def check_strata(twin: Twin) -> None:
+    """Raise TwinError for strata that are no names, and for stresses that the harness has not."""
+    if isinstance(twin.strata, str) or not twin.strata:
+        raise TwinError(
+            f'{twin.name}: strata must be a tuple of at least one name, such as ("ordinary",); got '
+            f"{twin.strata!r}."
+        )
+    for stress in twin.stress:
+        if stress not in STRESS:
+            raise TwinError(
+                f"{twin.name}: stress {stress} is not known; the stresses are {', '.join(STRESS)}."
+            )
+
+
+def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
+    """Raise TwinError unless these are a dict of tensors as the draw makes them, with a floating
+    one among them."""
     if not isinstance(inputs, dict):
         raise TwinError(
             f"{twin.name}: inputs must return a dict of tensors by name; got "
@@ -52,8 +72,25 @@ def check_inputs(twin: Twin, inputs: Any) -> None:
                 f"{twin.name}: inputs gave {name} as a {type(value).__name__}; a torch.Tensor is "
                 "needed: use the helpers of `draw`, or draw.cast."
             )
+        wrong_dtype = value.is_floating_point() and value.dtype != draw.dtype
+        if wrong_dtype or value.device.type != draw.device.type:
+            raise TwinError(
+                f"{twin.name}: inputs gave {name} as {value.dtype} on {value.device}; {draw.dtype} "
+                f"on {draw.device} was asked for: use the helpers of `draw`, or draw.cast."
+            )
     if not any(value.is_floating_point() for value in inputs.values()):
         raise TwinError(f"{twin.name}: inputs gave no floating tensor: there is no gradient.")
+
+
+def check_cases(twin: Twin, inputs: Values, cases: int) -> None:
+    """Raise TwinError unless every input of a batched twin has that many cases."""
+    for name, value in inputs.items():
+        if value.shape[:1] != (cases,):
+            count = value.shape[0] if value.ndim else "no"
+            raise TwinError(
+                f"{twin.name}: inputs gave {name} with {count} cases; draw.cases, {cases}, were "
+                "asked for."
+            )
 
 
 def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:

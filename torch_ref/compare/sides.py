@@ -1,5 +1,6 @@
 """Both sides of a twin on one batch: what each gives, and how far rounding may have moved it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
-from torch_ref.compare.twin import Twin, Values
+from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 
 FLOAT64 = Arithmetic.of(torch.float64)
@@ -87,10 +88,10 @@ class Recorder:
             return gradients_by_autograd(self.twin.reference, values, names)
 
         if key not in self._reference:
-            self._reference[key] = record(gradients, _other_numbers(batch, wide))
+            self._reference[key] = self._recorded(gradients, _other_numbers(batch, wide))
         walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
         if not _faithful(walked, known):  # it branches on its numbers: record it on these
-            self._reference[key] = record(gradients, wide)
+            self._reference[key] = self._recorded(gradients, wide)
             walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
             for name in _unfaithful(walked, known):
                 walked.bounds[name] = torch.full_like(walked.bounds[name], torch.inf)
@@ -108,6 +109,15 @@ class Recorder:
             return walked, walked
         narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
         return walked, narrow
+
+    def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> GraphModule:
+        try:
+            return record(gradients, wide)
+        except RuntimeError as error:
+            raise TwinError(
+                f"{self.twin.name}: the reference cannot be recorded as one graph, since it looks "
+                f"at its numbers ({told(error)}): use torch.where instead of if."
+            ) from error
 
     def _walk_manual(
         self, batch: Batch, wide: Values, names: tuple[str, ...], cases: int | None

@@ -39,9 +39,13 @@ def verify(
     """Judge the twin's manual backward pass against its reference on random cases.
 
     The manual side runs in `dtype` (float64, float32, bfloat16 or float16) on `device`; the
-    reference runs in float64 on the same numbers. cases: 100,000 for a batched twin and 100 for a
-    one-case twin where none is given. explain: whether a report that differs says where mistakes
-    enter, what they look like and whose they are, which takes a second or two. `progress` is called with the number of cases done so far.
+    reference runs in float64 on the same numbers.
+
+    cases: 100,000 for a batched twin and 100 for a one-case twin where none is given.
+    explain: whether a report that differs says where mistakes enter, what they look like and whose
+        they are, which takes a second or two.
+    progress: called with the number of cases done so far.
+
     Raises ValueError for bad arguments, and TwinError (a ValueError) for a twin that cannot be
     judged: inputs or a loss of the wrong kind, a part that raises, a reference that is not
     deterministic, or out of memory.

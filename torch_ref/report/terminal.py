@@ -37,7 +37,9 @@ def print_report(report: "Report", console: Console, address: str = "") -> None:
     for reason in (*report.failures, *report.notes, *_remarks(report)):
         console.print(reason, highlight=False, markup=False)
     console.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: ", end="", highlight=False)
-    console.print(_summary(report, address), highlight=False, markup=False)
+    console.print(_summary(report), highlight=False, markup=False)
+    if report.first_wrong:  # a command to copy: never broken into lines
+        console.print(_replay(report, address), highlight=False, markup=False, soft_wrap=True)
     console.print()
 
 
@@ -101,22 +103,24 @@ def _share(ratio: float) -> str:
     return f"{ratio:.0%}" if ratio < 10 else f"{ratio:.1e} x"
 
 
-def _summary(report: "Report", address: str) -> str:
-    """The verdict in words: where the mistake enters, what it looks like, how to look at it."""
+def _replay(report: "Report", address: str) -> str:
+    """The command that shows the worst case of the first mistake."""
+    row = next(row for row in report.rows if row.name == report.mistakes[0])
+    parts = ["look at it: gradtwin replay", row.worst_case or "", address]
+    parts += [f"--dtype {report.dtype}"]
+    parts += [f"--device {report.device}"] * (report.device != "cpu")
+    return " ".join(part for part in parts if part)
+
+
+def _summary(report: "Report") -> str:
+    """The verdict in words: where the mistake enters, and what it looks like."""
     if not report.first_wrong:
         return {
             "agree": "every difference is rounding",
             "differ": "the manual side breaks the contract, see above",
             "undecided": "for some quantity no element of any case can be judged",
         }[report.verdict]
-    row = next(row for row in report.rows if row.name == report.mistakes[0])
-    twin = f" {address}" if address else ""
-    return "\n".join(
-        (
-            *report.closing_lines(),
-            f"look at it: gradtwin replay {row.worst_case}{twin} --dtype {report.dtype}",
-        )
-    )
+    return "\n".join(report.closing_lines())
 
 
 def _coloured(verdict: str) -> str:

@@ -94,6 +94,8 @@ def _stale(question: Question, catalogue: Catalogue, terms: tuple[Term, ...], co
         return ""
     gradients = [term for term in terms if isinstance(term, Column)]
     value = belongs.factor.column
+    if not isinstance(value, Column):
+        return ""
     moved = [g for g in gradients if g.name == value.name]
     if len(gradients) != 2 or not moved or belongs.gradient not in gradients:
         return ""

@@ -31,7 +31,8 @@ def rearranged(question: Question) -> Answer | None:
     """The expected gradient with its elements in other places."""
     for move, predicted in _moved(question, question.expected):
         if question.answered_by(predicted):
-            return Answer(f"is {move.text}", predicted)
+            truth = "the truth " if move.text.startswith("with") else ""
+            return Answer(f"is {truth}{move.text}", predicted)
     return None
 
 
@@ -62,8 +63,7 @@ def _moved(question: Question, side: Side) -> Iterator[tuple[Move, Side]]:
         return
     parts = question.split_side(side)
     for move in _moves(len(shapes[0]), question.batched):
-        probes = [move.of(torch.empty(shape, device="meta")).shape for shape in set(shapes)]
-        if [tuple(shape) for shape in probes] == list(set(shapes)):
+        if all(move.of(torch.empty(shape, device="meta")).shape == shape for shape in set(shapes)):
             yield move, joined([Side(move.of(p.value), move.of(p.bound)) for p in parts])
 
 
@@ -79,3 +79,36 @@ def _moves(axes: int, batched: bool) -> Iterator[Move]:
         for step, neighbour in ((1, "the case before"), (-1, "the next case")):
             text = f"of {neighbour}" if case else f"shifted by {step} along {along}"
             yield Move(partial(torch.roll, shifts=step, dims=axis), text)
+        if not case:
+            yield from _chunks(axis)
+
+
+def _chunks(axis: int) -> Iterator[Move]:
+    """Equal parts of an axis in another order, as gates stacked wrongly; halves interleaved."""
+    for count, called in ((2, "halves"), (3, "thirds"), (4, "quarters")):
+        for order in permutations(range(count)):
+            if order != tuple(range(count)):
+                text = f"with its {called} along axis {axis} in the order {order}"
+                yield Move(partial(_reordered, axis=axis, order=order), text)
+    for rows, text in (
+        (2, "halves along axis {} interleaved"),
+        (-2, "even places along axis {} before the odd"),
+    ):
+        yield Move(partial(_regrouped, axis=axis, rows=rows), "with its " + text.format(axis))
+
+
+def _reordered(tensor: Tensor, axis: int, order: tuple[int, ...]) -> Tensor:
+    if tensor.shape[axis] % len(order):
+        return tensor[None]  # of another shape: it does not apply
+    chunks = tensor.chunk(len(order), axis)
+    return torch.cat([chunks[place] for place in order], axis)
+
+
+def _regrouped(tensor: Tensor, axis: int, rows: int) -> Tensor:
+    """0 1 2 3 4 5 becomes 0 3 1 4 2 5 with 2 rows, 0 2 4 1 3 5 with -2, which stands for half."""
+    shape = tensor.shape
+    if shape[axis] % 2:
+        return tensor[None]
+    rows = rows if rows > 0 else shape[axis] // 2
+    grouped = tensor.reshape(*shape[:axis], rows, -1, *shape[axis + 1 :])
+    return grouped.transpose(axis, axis + 1).reshape(shape)

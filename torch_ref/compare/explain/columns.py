@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from torch_ref.compare.explain.arithmetic import minus
 from torch_ref.compare.explain.evidence import Evidence
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
@@ -48,7 +49,7 @@ class Column:
         for draw, local in _by_draw(question, places):
             side = self.of(draw)
             index = self._beside(draw, local)
-            values.append(side.value.reshape(-1)[index])
+            values.append(_number(side.value.reshape(-1)[index]))
             bounds.append(side.bound.reshape(-1)[index])
         return Side(torch.cat(values), torch.cat(bounds))
 
@@ -72,6 +73,21 @@ class Column:
         return beside
 
 
+@dataclass(frozen=True)
+class Pair:
+    """The difference of two values."""
+
+    first: Column
+    second: Column
+
+    @property
+    def label(self) -> str:
+        return f"({self.first.label} - {self.second.label})"
+
+    def at(self, question: Question, places: Tensor | None = None) -> Side:
+        return minus(self.first.at(question, places), self.second.at(question, places))
+
+
 def columns(question: Question, names: tuple[str, ...], *, is_gradient: bool) -> list[Column]:
     """Every way to lay these quantities along the question's elements, plain ones first."""
     target = axis_sizes([draw.manual.value for draw in question.draws])
@@ -86,10 +102,10 @@ def columns(question: Question, names: tuple[str, ...], *, is_gradient: bool) ->
     return result
 
 
-def floating(question: Question) -> tuple[str, ...]:
-    """Names of the floating values of all draws, those of the quantity and what it feeds first."""
+def numeric(question: Question) -> tuple[str, ...]:
+    """Names of the numbers that all draws have, those of the quantity and what it feeds first."""
     near = (question.name, *question.consumers)
-    names = [name for name in _shared(question) if _dtype(question, name).is_floating_point]
+    names = [name for name in _shared(question) if _dtype(question, name) != torch.bool]
     return tuple(sorted(names, key=lambda name: near.index(name) if name in near else len(near)))
 
 
@@ -101,6 +117,11 @@ def boolean(question: Question) -> tuple[str, ...]:
 def _shared(question: Question) -> list[str]:
     first, *others = (draw.values for draw in question.draws)
     return [name for name in first if all(name in values for values in others)]
+
+
+def _number(values: Tensor) -> Tensor:
+    """Whole numbers as floating ones; masks as they are."""
+    return values if values.dtype == torch.bool else values.double()
 
 
 def _dtype(question: Question, name: str) -> torch.dtype:

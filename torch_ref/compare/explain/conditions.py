@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_ref.compare.explain.columns import Column, columns, floating
+from torch_ref.compare.explain.columns import Column, columns, numeric
 from torch_ref.compare.explain.numbers import shortest_between, written
 from torch_ref.compare.explain.question import ELEMENTS_NEEDED, Question
 
@@ -17,10 +17,14 @@ SAMPLE = 256
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition in words, and where it holds: bool, flat."""
+    """A condition in words, and where it holds: bool, flat.
+
+    by_size: whether it compares numbers that vary without a step, such as z < -3.
+    """
 
     text: str
     mask: Tensor
+    by_size: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +33,15 @@ class Quantity:
 
     sources: codes that are equal where two elements stand beside one and the same number; None
         where each has its own.
-    is_mask: whether it is a bool tensor. zero: how "is 0" is said of it, if not by its label.
+    is_mask, is_whole: whether it holds truth values, or whole numbers. zero: how "is 0" is said of
+        it, if not by its label.
     """
 
     label: str
     numbers: Tensor
     sources: Tensor | None = None
     is_mask: bool = False
+    is_whole: bool = False
     zero: str = ""
 
     def credible(self, wrong: Tensor, right: Tensor) -> bool:
@@ -85,10 +91,10 @@ def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | 
         low, high = size[wrong], size[right]
         if low.max() < high.min():
             limit = shortest_between(_after(float(low.max())), float(high.min()))
-            return Condition(f"{text} < {written(limit)}", size < limit)
+            return Condition(f"{text} < {written(limit)}", size < limit, not quantity.is_whole)
         if low.min() > high.max():
             limit = shortest_between(float(high.max()), _before(float(low.min())))
-            return Condition(f"{text} > {written(limit)}", size > limit)
+            return Condition(f"{text} > {written(limit)}", size > limit, not quantity.is_whole)
     return None
 
 
@@ -109,21 +115,22 @@ def _comparisons(quantities: list[Quantity], wrong: Tensor, right: Tensor) -> li
             if not bool(mask[wrong].all()) or bool(mask[right].any()):
                 continue
             if first.credible(wrong, right) and second.credible(wrong, right):
-                return [Condition(f"{first.label} {text} {second.label}", mask)]
+                by_size = text != "==" and not (first.is_whole and second.is_whole)
+                return [Condition(f"{first.label} {text} {second.label}", mask, by_size)]
     return []
 
 
 def _quantities(question: Question) -> Iterator[Quantity]:
     """Values, those nearest first, then gradients from upstream, places, and how often an index
     occurs."""
-    near = floating(question)
+    near = numeric(question)
     others = tuple(name for name in question.draws[0].values if name not in near)
     for column in columns(question, (*near, *others), is_gradient=False):
         yield _beside(question, column)
     for column in columns(question, question.upstream, is_gradient=True):
         yield _beside(question, column)
     yield from _places(question)
-    for name in others:
+    for name in near:
         yield from _occurrences(question, name)
 
 
@@ -132,8 +139,9 @@ def _beside(question: Question, column: Column) -> Quantity:
     axes = question.draws[0].manual.value.ndim
     whole = len([axis for axis in column.lies_along if axis is not None]) == axes
     sources = None if whole else column.sources(question)
-    is_mask = numbers.dtype == torch.bool
-    return Quantity(column.label, numbers.double(), sources, is_mask)
+    dtype = column.of(question.draws[0]).value.dtype
+    is_whole = not dtype.is_floating_point
+    return Quantity(column.label, numbers.double(), sources, dtype == torch.bool, is_whole)
 
 
 def _places(question: Question) -> Iterator[Quantity]:
@@ -152,7 +160,7 @@ def _places(question: Question) -> Iterator[Quantity]:
             (back, f"the index from the end of axis {axis}", "last"),
         ):
             flat = torch.cat([number.reshape(-1) for number in numbers])
-            yield Quantity(text, flat, zero=f"it is the {end} along axis {axis}")
+            yield Quantity(text, flat, is_whole=True, zero=f"it is the {end} along axis {axis}")
 
 
 def _occurrences(question: Question, name: str) -> Iterator[Quantity]:
@@ -175,7 +183,7 @@ def _occurrences(question: Question, name: str) -> Iterator[Quantity]:
             codes.append(code.reshape(like).expand(shape).reshape(-1))
             first += shape[axis]
         label = f"the number of times that {name} holds the index along axis {axis}"
-        yield Quantity(label, torch.cat(counts), torch.cat(codes))
+        yield Quantity(label, torch.cat(counts), torch.cat(codes), is_whole=True)
 
 
 def _different(codes: Tensor) -> int:

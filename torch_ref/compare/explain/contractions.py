@@ -15,7 +15,7 @@ from torch_ref.compare.explain.arithmetic import (
     joined,
     scaled,
 )
-from torch_ref.compare.explain.columns import Sizes, axis_sizes, floating
+from torch_ref.compare.explain.columns import Sizes, axis_sizes, numeric
 from torch_ref.compare.explain.evidence import Evidence
 from torch_ref.compare.explain.forms import CONSTANTS, Form
 from torch_ref.compare.explain.patterns import Pattern, patterns
@@ -43,7 +43,7 @@ class Operand:
         """Its numbers without the axes of size 1."""
         side = (draw.gradients if self.is_gradient else draw.values)[self.name]
         shape = [side.value.shape[axis] for axis in self.axes]
-        return Side(side.value.reshape(shape), side.bound.reshape(shape))
+        return Side(side.value.double().reshape(shape), side.bound.reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,12 @@ def contraction_forms(
 
 
 class _Probe:
-    """The smallest draw with something wrong in it, where most contractions are sorted out."""
+    """The smallest draw with anything decided: most contractions are sorted out there."""
 
     def __init__(self, question: Question, target: Side) -> None:
-        wrong = question.split(question.wrong)
-        telling = [i for i, part in enumerate(wrong) if bool(part.any())]
+        counted = [int(part.sum()) for part in question.split(question.decided)]
         sizes = [sum(v.value.numel() for v in draw.values.values()) for draw in question.draws]
-        at = min(telling, key=lambda i: sizes[i])
+        at = min(range(len(sizes)), key=lambda draw: (counted[draw] == 0, sizes[draw]))
         self.draw = question.draws[at]
         self.target = question.split_side(target)[at]
         self.decided = question.split(question.decided)[at]
@@ -134,7 +133,7 @@ def _contractions(question: Question, gradients: tuple[str, ...]) -> Iterator[Co
     for gradient, axes in grads:
         for pattern in patterns(axes, None, target):
             yield Contraction(gradient, None, pattern)
-    values = _operands(question, floating(question), is_gradient=False)
+    values = _operands(question, numeric(question), is_gradient=False)
     for gradient, axes in grads:
         for value, others in values:
             if _affordable(question, gradient, value):

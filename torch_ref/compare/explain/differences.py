@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from torch_ref.compare.explain.arithmetic import agree, minus, over, picked, scaled, times
-from torch_ref.compare.explain.columns import Column, columns, floating
+from torch_ref.compare.explain.columns import Column, columns, numeric
 from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import CONSTANTS
 from torch_ref.compare.explain.question import Question
@@ -74,7 +74,7 @@ def _fitting(question: Question, target: Side) -> list[Difference]:
     """Differences that give the target in the sample, plain ones first."""
     sample = question.sample
     wanted = picked(target, sample)
-    laid = columns(question, floating(question), is_gradient=False)[:MOST_VALUES]
+    laid = columns(question, numeric(question), is_gradient=False)[:MOST_VALUES]
     values = [column.at(question, sample) for column in laid]
     divisors: list[tuple[Column | None, int, Side]] = [(None, 0, wanted)]
     for column, value in zip(laid, values, strict=True):

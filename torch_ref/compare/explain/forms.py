@@ -3,29 +3,31 @@
 All of them are tried at once on a small sample; what is left is tested on every element.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
 from torch_ref.compare.explain.arithmetic import exact, picked, scaled, times
-from torch_ref.compare.explain.columns import Column, boolean, columns, floating
-from torch_ref.compare.explain.functions import FUNCTIONS, MASKS, Function
+from torch_ref.compare.explain.columns import Column, Pair, boolean, columns, numeric
+from torch_ref.compare.explain.functions import FUNCTIONS, MASKS, PAIR_FUNCTIONS, Function
 from torch_ref.compare.explain.numbers import fitted_constant
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
 CONSTANTS = {1.0: "", -1.0: "-", 2.0: "2 * ", -2.0: "-2 * ", 0.5: "1/2 * ", -0.5: "-1/2 * "}
 MOST_TRIES = 40
+MOST_PAIRED = 24
 
 
 @dataclass(frozen=True)
 class Factor:
     """A function of a quantity laid along the question's elements."""
 
-    column: Column
+    column: Column | Pair
     function: Function
 
     @property
@@ -55,27 +57,36 @@ class Form:
     constant: float = 1.0
 
 
+Groups = tuple[tuple[tuple[Function, ...], Sequence[Column | Pair]], ...]
+
+
 class Catalogue:
     """Every factor that can be laid along a question's elements, with its numbers in the sample."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, groups: Groups | None = None) -> None:
         self.question = question
-        laid = columns(question, floating(question), is_gradient=False)
-        masks = columns(question, boolean(question), is_gradient=False)
-        self.laid = ((FUNCTIONS, laid), (MASKS, masks))
+        self.groups = _single(question) if groups is None else groups
         self.factors = [
             Factor(column, function)
-            for functions, group in self.laid
+            for functions, group in self.groups
             for function in functions
             for column in group
         ]
+
+    @cached_property
+    def paired(self) -> "Catalogue":
+        """Functions of the difference of two values instead."""
+        laid = columns(self.question, numeric(self.question), is_gradient=False)[:MOST_PAIRED]
+        return Catalogue(
+            self.question, ((PAIR_FUNCTIONS, [Pair(*two) for two in permutations(laid, 2)]),)
+        )
 
     @cached_property
     def sampled(self) -> Side:
         """Shape (factors + 1, sample); the last row is 1, no factor."""
         sample = self.question.sample
         rows = []
-        for functions, group in self.laid:
+        for functions, group in self.groups:
             if group:
                 plain = _stacked([column.at(self.question, sample) for column in group])
                 rows += [function.of(plain) for function in functions]
@@ -132,6 +143,13 @@ class Catalogue:
                     key = (weight + (abs(constant) != 1), int(far), order, row)
                     found.append((key, factor, gradient, constant))
         return sorted(found, key=lambda each: each[0])
+
+
+def _single(question: Question) -> Groups:
+    """Functions of one value, and masks."""
+    laid = columns(question, numeric(question), is_gradient=False)
+    masks = columns(question, boolean(question), is_gradient=False)
+    return ((FUNCTIONS, laid), (MASKS, masks))
 
 
 def scaled_copies(question: Question, gradients: tuple[str, ...]) -> Iterator[Form]:

@@ -117,3 +117,11 @@ FUNCTIONS = (
     Function("Phi({})", _smooth(torch.special.ndtr), 3),
     Function("gelu'({})", _smooth(_gelu_derivative, _size_of_terms), 3),
 )
+
+# of the difference of two values
+PAIR_FUNCTIONS = (
+    ITSELF,
+    Function("sigma{}", _smooth(torch.sigmoid), 2),
+    Function("exp{}", _smooth(torch.exp), 2),
+    Function("[{} > 0]", _step, 2),
+)

@@ -1,5 +1,7 @@
 """Wrong in places only: exactly where a named quantity crosses a threshold, and what is there."""
 
+from dataclasses import replace
+
 import torch
 
 from torch_ref.compare.explain.arithmetic import agree
@@ -11,6 +13,7 @@ from torch_ref.compare.explain.products import some_product, wrong_product
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
+CLEARLY = 1000.0  # times what rounding allows
 CONTENTS = (
     no_number,
     zero,
@@ -44,10 +47,15 @@ def known_in_places(question: Question) -> Answer | None:
 def wrong_in_places(question: Question) -> Answer | None:
     """Wrong exactly where a condition holds, whatever the mistake.
 
-    Elements in which both sides are 0 do not count: a factor 0 makes that of every mistake.
+    Elements in which both sides are 0 do not count: a factor 0 makes that of every mistake. Where
+    some mistakes are hardly visible, a condition by size may only tell which ones rounding hides.
     """
-    conditions = _conditions(question, None)
-    return Answer(f"is wrong {conditions[0].text}", question.manual) if conditions else None
+    tolerance = question.manual.bound + question.expected.bound
+    clear = ~(question.gap <= CLEARLY * tolerance)[question.wrong]
+    for condition in _conditions(question, None):
+        if not condition.by_size or bool(clear.all()):
+            return Answer(f"is wrong {condition.text}", question.manual)
+    return None
 
 
 def known_in_part(question: Question) -> Answer | None:
@@ -78,7 +86,7 @@ def _conditions(question: Question, content: Answer | None) -> list[Condition]:
         text = f"exactly where {condition.text}"
         if others and not _about(condition, question.name):
             text += f" (equally: {others[0].text})"
-        said.append(Condition(text, condition.mask))
+        said.append(replace(condition, text=text))
     return said
 
 

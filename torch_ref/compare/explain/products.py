@@ -5,7 +5,7 @@ from torch_ref.compare.explain.contractions import contraction_forms
 from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import Catalogue, Form, scaled_copies
 from torch_ref.compare.explain.question import Question
-from torch_ref.compare.explain.ratios import one_factor
+from torch_ref.compare.explain.ratios import Ratio, one_factor
 
 MOST_FORMS = 12
 STRANGE = 3
@@ -27,7 +27,10 @@ def wrong_product(question: Question) -> Answer | None:
     given = sorted(forms, key=lambda form: _strangeness(form, belongs))
     if ratio and given and _strangeness(given[0], belongs) == STRANGE:
         given = []
-    says = ratio.predicate if ratio else _compared(given[0], belongs)
+    if ratio and given and belongs and not _simpler(ratio, given[0], belongs):
+        says = ""
+    else:
+        says = ratio.predicate if ratio else _compared(given[0], belongs)
     if given:
         where = f" where {belongs.product} belongs" if belongs else ""
         has = given[0].product + _equally(given, belongs) + where
@@ -50,7 +53,9 @@ def belonging(question: Question, catalogue: Catalogue | None = None) -> Form | 
     if found:
         return found[0]
     contracted = contraction_forms(question, target, question.consumers, holds)
-    return next((form for form, _ in contracted), None)
+    found = [form for form, _ in contracted][:1]
+    found = found or catalogue.paired.forms(target, question.consumers, holds)
+    return found[0] if found else None
 
 
 def _forms(question: Question, catalogue: Catalogue) -> list[Form]:
@@ -66,7 +71,8 @@ def _forms(question: Question, catalogue: Catalogue) -> list[Form]:
     contracted = contraction_forms(
         question, question.manual, question.upstream, question.answered_by
     )
-    return [form for form, _ in contracted][:1]
+    forms = [form for form, _ in contracted][:1]
+    return forms or catalogue.paired.forms(question.manual, allowed, question.answered_by)
 
 
 def _strangeness(form: Form, belongs: Form | None) -> int:
@@ -92,6 +98,19 @@ def _equally(given: list[Form], belongs: Form | None) -> str:
         return ""
     own = [form.product for form in given if form.gradient == belongs.gradient]
     return f" (= {own[0]})" if own else ""
+
+
+def _simpler(ratio: Ratio, given: Form, belongs: Form) -> bool:
+    """Whether to speak of a factor missing or extra, and not only of both products.
+
+    Any two products have a ratio, but one such as (1 - x5) is seldom what the author left out.
+    """
+    return (
+        ratio.factor.function.weight < 2
+        or ratio.factor == belongs.factor
+        or given.factor == belongs.factor
+        or given.multiplier == ""
+    )
 
 
 def _compared(given: Form, belongs: Form | None) -> str:

@@ -4,6 +4,7 @@ Both are tested without a division, m = c F(v) e and e = c F(v) m, so that a fac
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import torch
@@ -16,7 +17,14 @@ from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
 
-def one_factor(question: Question, catalogue: Catalogue) -> Answer | None:
+@dataclass(frozen=True)
+class Ratio(Answer):
+    """A factor missing or extra."""
+
+    factor: Factor
+
+
+def one_factor(question: Question, catalogue: Catalogue) -> Ratio | None:
     """A missing or extra factor F(v), times -1, 2 or 1/2 where needed."""
     for factor, constant, missing in _candidates(question, catalogue)[:MOST_TRIES]:
         numbers = scaled(constant, factor.at(question))
@@ -25,11 +33,11 @@ def one_factor(question: Question, catalogue: Catalogue) -> Answer | None:
             left = times(numbers, question.manual)
             if question.holds(left, question.expected, numbers.value):
                 predicted = over(question.expected, numbers)
-                return Answer(f"lacks the factor {text}", predicted)
+                return Ratio(f"lacks the factor {text}", predicted, factor)
         else:
             predicted = times(numbers, question.expected)
             if question.answered_by(predicted):
-                return Answer(_extra(text, factor), predicted)
+                return Ratio(_extra(text, factor), predicted, factor)
     return None
 
 

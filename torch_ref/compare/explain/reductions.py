@@ -16,13 +16,16 @@ from torch_ref.compare.explain.arithmetic import (
     scaled,
     times,
 )
-from torch_ref.compare.explain.columns import Column, columns, floating
+from torch_ref.compare.explain.columns import columns, numeric
 from torch_ref.compare.explain.contractions import contraction_forms
 from torch_ref.compare.explain.evidence import Answer
+from torch_ref.compare.explain.forms import Factor
+from torch_ref.compare.explain.functions import FUNCTIONS
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
 MOST_AXES = 4
+LINE_FUNCTIONS = [f for f in FUNCTIONS if f.text in ("{}", "exp({})") and not f.divides]
 LINE = 3  # elements that a line needs before a number fitted to it says anything
 Axes = tuple[int, ...]
 CUTS = (
@@ -61,9 +64,12 @@ def not_centred(question: Question) -> Answer | None:
 
 
 def missing_reduction(question: Question) -> Answer | None:
-    """hand - expected is constant along some axes, or a named value times such a number."""
+    """hand - expected is constant along some axes, or a value, or its exp, times such a number."""
     difference = minus(question.manual, question.expected)
-    terms: list[Column | None] = [None, *columns(question, floating(question), is_gradient=False)]
+    laid = columns(question, numeric(question), is_gradient=False)
+    terms: list[Factor | None] = [None]
+    terms += [Factor(column, function) for function in LINE_FUNCTIONS for column in laid]
+    plain: list[Answer] = []
     for axes in _subsets(question):
         for term in terms:
             side = exact(torch.ones_like(difference.value)) if term is None else term.at(question)
@@ -73,14 +79,16 @@ def missing_reduction(question: Question) -> Answer | None:
             fitted = plus(question.expected, line[0])
             if not _answers_long_lines(question, (fitted, line[1])):
                 continue
-            times_value = "" if term is None else f"{term.label} times "
+            times_value = "" if term is None else f"{term.text} times "
             named = _named_reduction(question, side, axes, times_value)
-            along = f"constant along {_named(axes)}"
-            plain = f"differs from the truth by {times_value}a number that is {along}"
-            return named or Answer(
-                f"{plain}, as where a sum or mean over it is missing or wrong", fitted
+            if named is not None:
+                return named
+            says = (
+                f"differs from the truth by {times_value}a number that is constant along "
+                f"{_named(axes)}, as where a sum or mean over it is missing or wrong"
             )
-    return None
+            plain.append(Answer(says, fitted))
+    return plain[0] if plain else None
 
 
 def factor_along_axes(question: Question) -> Answer | None:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from fractions import Fraction
+from itertools import combinations, permutations
 
 import torch
 
@@ -15,7 +16,9 @@ from torch_ref.compare.verdict import Side
 
 # A fixed size below this coincides too easily with a constant that has nothing to do with it.
 TELLING_SIZE = 8
+LARGEST_DOUBTFUL = 4  # two sizes up to this coincide too easily with another pair of numbers
 MOST_AXES = 4
+MOST_SAID = 3
 
 
 @dataclass(frozen=True)
@@ -40,45 +43,95 @@ class Size:
 
 @dataclass(frozen=True)
 class _Ratio:
-    """A power of a size: how a factor N^power is called."""
+    """A function of a size as a factor: how it is called, {} being the size."""
 
     of: Callable[[float], float]
-    text: str  # {} is the size
+    text: str
     mean_for_sum: bool = False
     sum_for_mean: bool = False
 
 
 _RATIOS = (
-    _Ratio(lambda n: 1 / n, "is 1/{} of the truth", mean_for_sum=True),
-    _Ratio(lambda n: n, "is {} times the truth", sum_for_mean=True),
-    _Ratio(lambda n: 1 / math.sqrt(n), "is 1/sqrt({}) of the truth"),
-    _Ratio(lambda n: math.sqrt(n), "is sqrt({}) times the truth"),
-    _Ratio(lambda n: (n - 1) / n, "is ({0} - 1)/{0} of the truth"),
-    _Ratio(lambda n: n / (n - 1) if n > 1 else math.inf, "is {0}/({0} - 1) times the truth"),
-    _Ratio(lambda n: -1 / n, "is -1/{} of the truth"),
-    _Ratio(lambda n: 2 / n, "is 2/{} of the truth"),
-    _Ratio(lambda n: n / 2, "is {}/2 times the truth"),
-    _Ratio(lambda n: 1 / n**2, "is 1/{}^2 of the truth"),
-)  # fmt: skip
+    _Ratio(lambda n: 1 / n, "1/{}", mean_for_sum=True),
+    _Ratio(lambda n: n, "{}", sum_for_mean=True),
+    _Ratio(lambda n: 1 / math.sqrt(n), "1/sqrt({})"),
+    _Ratio(lambda n: math.sqrt(n), "sqrt({})"),
+    _Ratio(lambda n: (n - 1) / n, "({0} - 1)/{0}"),
+    _Ratio(lambda n: n / (n - 1) if n > 1 else math.inf, "{0}/({0} - 1)"),
+    _Ratio(lambda n: -1 / n, "-1/{}"),
+    _Ratio(lambda n: 2 / n, "2/{}"),
+    _Ratio(lambda n: n / 2, "{}/2"),
+    _Ratio(lambda n: 1 / n**2, "1/{}^2"),
+)
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A factor that fits every draw, what its letters stand for, and what it means, if clear.
+
+    sure: whether its numbers are such that they hardly come about by themselves.
+    """
+
+    factor: str
+    where: str
+    meaning: str
+    predicted: Side
+    sure: bool
 
 
 def named_size_ratio(question: Question) -> Answer | None:
-    """hand = f(N) * expected, N being a size that varies from draw to draw; or (K/N) * expected."""
-    sizes = [size for size in _sizes(question) if len(set(size.numbers)) > 1]
+    """hand = f(N) * expected, N being a size that varies with the draws, or (K/N) * expected.
+
+    Small sizes coincide: where they take few values, or several sizes fit, all are said as what
+    they are, possibilities.
+    """
+    matches = list(_matches(question))
+    if not matches:
+        return None
+    first = matches[0]
+    if len(matches) == 1 and first.sure:
+        truth = "of the truth" if first.factor.startswith(("1/", "K/")) else "times the truth"
+        says = f"is {first.factor} {truth}, {first.where}{first.meaning}"
+        return Answer(says, first.predicted)
+    ways = ", or ".join(f"{match.factor} with {match.where}" for match in matches[:MOST_SAID])
+    says = f"is the truth times a number that changes with the sizes of the draw, such as {ways}"
+    return Answer(says, first.predicted)
+
+
+def _matches(question: Question) -> Iterator[_Match]:
+    sizes = _sizes(question)
     probe = _Probe(question)
-    for size in sizes:
-        for ratio in _RATIOS:
+    for ratio in _RATIOS:
+        for size in (size for size in sizes if len(set(size.numbers)) > 1):
             numbers = [ratio.of(number) if number else math.nan for number in size.numbers]
-            if predicted := probe.prediction(numbers):
-                says = f"{ratio.text.format('N')}, N being {size.text}"
-                return Answer(says + _meaning(question, ratio, size), predicted)
-    for count in (size for size in sizes if not size.axes):
-        for size in _sizes(question):
-            numbers = [k / n if n else math.nan for k, n in zip(count.numbers, size.numbers)]
-            if predicted := probe.prediction(numbers):
-                says = f"is K/N of the truth, K being {count.text} and N {size.text}"
-                return Answer(f"{says}: a mean over too many", predicted)
-    return None
+            predicted = probe.prediction(numbers)
+            if predicted is not None:
+                where, meaning = f"N being {size.text}", _meaning(question, ratio, size)
+                sure = _sure(size.numbers, numbers)
+                yield _Match(ratio.text.format("N"), where, meaning, predicted, sure)
+    for count, size in _quotients(sizes):
+        numbers = [
+            k / n if n else math.nan for k, n in zip(count.numbers, size.numbers, strict=True)
+        ]
+        predicted = probe.prediction(numbers) if len(set(numbers)) > 1 else None
+        if predicted is not None:
+            where = f"K being {count.text} and N {size.text}"
+            meaning = "" if count.axes else ": a mean over too many"
+            yield _Match("K/N", where, meaning, predicted, len(set(numbers)) > 2)
+
+
+def _quotients(sizes: list[Size]) -> Iterator[tuple[Size, Size]]:
+    """A count and a size, or the same axis of two tensors, as heads and groups of heads are."""
+    for one, two in permutations(sizes, 2):
+        counted = not one.axes and two.axes
+        if counted or (one.axes == two.axes and len(one.axes) == 1 and one.of != two.of):
+            yield one, two
+
+
+def _sure(sizes: Sizes, factors: list[float]) -> bool:
+    """Whether these sizes tell: three of them, a large one, or a factor that is no simple one."""
+    simple = all(Fraction(f).limit_denominator(12) == Fraction(f) for f in factors if f == f)
+    return len(set(sizes)) > 2 or max(sizes) > LARGEST_DOUBTFUL or not simple
 
 
 class _Probe:

@@ -66,7 +66,7 @@ def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
     else:
         underflow = result.abs() <= 2 * eta
         for arg in args:
-            if isinstance(arg, Tensor) and name in ZERO_AT_ZERO:
+            if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
                 underflow = underflow & (arg != 0)
         total = total + underflow.double() * eta  # bool times float would be float32
         numbers = [size] * (name in ROUNDED_ONCE)

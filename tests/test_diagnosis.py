@@ -1,0 +1,151 @@
+"""Where mistakes enter, whose they are, what they look like; and what is a convention."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_ref import Draw, Twin, verify
+from torch_ref.compare.witness import finite_difference
+
+Values = dict[str, Tensor]
+
+
+def inputs(draw: Draw) -> Values:
+    return {"x": draw.normal(), "w": draw.normal(), "u": draw.normal()}
+
+
+def reference(values: Values) -> Values:
+    h = values["w"] * values["x"]
+    s = torch.sigmoid(h)
+    y = s * values["u"]
+    return {"h": h, "s": s, "y": y, "loss": y * y}
+
+
+def backward(values: Values, *, ds_factor: bool = True, dw_sign: int = 1) -> Values:
+    h = values["w"] * values["x"]
+    s = torch.sigmoid(h)
+    dy = 2 * s * values["u"]
+    ds = dy * values["u"] if ds_factor else dy
+    dh = ds * s * torch.sigmoid(-h)
+    dw, dx = dw_sign * dh * values["x"], dh * values["w"]
+    return {"y": dy, "s": ds, "u": dy * s, "h": dh, "w": dw, "x": dx}
+
+
+TWIN = Twin("gate", inputs, reference, backward)
+
+
+def test_the_right_one_agrees() -> None:
+    verify(TWIN, cases=20_000).assert_agreement()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_mistake_is_told_from_what_inherits_it(dtype: torch.dtype) -> None:
+    report = verify(
+        replace(TWIN, manual=lambda v: backward(v, ds_factor=False)), cases=2000, dtype=dtype
+    )
+    assert [row.name for row in report.rows if row.verdict == "differ"] == ["s", "h", "w", "x"]
+    assert report.mistakes == ("s",)
+    assert report.explanation == "dL/ds lacks the factor u: dL/dy where dL/dy * u belongs"
+    assert report.diagnosis.blame == "manual"
+
+
+def test_two_mistakes_are_both_named() -> None:
+    def manual(values: Values) -> Values:
+        return backward(values, ds_factor=False, dw_sign=-1)
+
+    report = verify(replace(TWIN, manual=manual), cases=2000)
+    assert report.first_wrong == "s"
+    assert report.mistakes == ("s", "w")
+    assert report.explanation.split("; ") == [
+        "dL/ds lacks the factor u: dL/dy where dL/dy * u belongs",
+        "dL/dw has the wrong sign",
+    ]
+    with pytest.raises(AssertionError, match="Mistakes enter at dL/ds and at dL/dw"):
+        report.assert_agreement()
+    as_dict = report.to_dict()
+    assert as_dict["mistakes"] == ["s", "w"]
+    assert as_dict["explanation"] == report.explanation
+
+
+class WrongSigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sigmoid(x)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return upstream * torch.sigmoid(x) * torch.sigmoid(-x) * (1 + 1e-4)
+
+
+def test_a_mistake_in_the_reference_is_blamed_on_the_reference() -> None:
+    def wrong(values: Values) -> Values:
+        h = values["w"] * values["x"]
+        s = WrongSigmoid.apply(h)
+        y = s * values["u"]
+        return {"h": h, "s": s, "y": y, "loss": y * y}
+
+    report = verify(replace(TWIN, reference=wrong), cases=2000)
+    assert report.first_wrong == "h"
+    assert report.diagnosis.blame == "reference"
+    with pytest.raises(AssertionError, match="the reference's dL/dh is wrong, not the hand's"):
+        report.assert_agreement()
+
+
+def test_the_witness_is_right_to_many_digits() -> None:
+    values = {n: torch.tensor([v], dtype=torch.float64) for n, v in (("x", 0.7), ("w", -1.3),
+              ("u", 2.1))}  # fmt: skip
+    truth = backward(values)
+    for name in ("y", "s", "h", "w", "x", "u"):
+        derivative, error = finite_difference(TWIN, values, name, 0)
+        assert abs(derivative - float(truth[name])) <= max(10 * error, 1e-10)
+        assert error < 1e-8
+
+
+def relu_inputs(draw: Draw) -> Values:
+    return {"z": draw.normal(), "w": draw.uniform(0.5, 2.0)}
+
+
+def relu(values: Values) -> Values:
+    a = torch.relu(values["z"])
+    return {"a": a, "loss": values["w"] * a}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_kink_is_judged_by_torchs_convention_and_marked(dtype: torch.dtype) -> None:
+    """relu'(0) is 0 in torch; 1 is as good a subgradient, but another convention."""
+    right = Twin("relu", relu_inputs, relu, lambda v: {"z": v["w"] * (v["z"] > 0)})
+    report = verify(right, cases=5000, dtype=dtype)
+    report.assert_agreement()
+    assert 0 < report.kinks < 0.3
+    assert verify(replace(right, stress=()), cases=5000, dtype=dtype).kinks == 0
+
+    other = verify(replace(right, manual=lambda v: {"z": v["w"] * (v["z"] >= 0)}), dtype=dtype)
+    assert other.first_wrong == "z"
+    assert other.rows[0].only_at_kinks
+    with pytest.raises(AssertionError, match="differs only where a kink or a tie is met exactly"):
+        other.assert_agreement()
+
+
+def test_a_mistake_beside_a_kink_is_no_convention() -> None:
+    wrong = Twin("relu", relu_inputs, relu, lambda v: {"z": v["w"] * (v["z"] > 0.5)})
+    assert not verify(wrong, cases=5000).rows[0].only_at_kinks
+
+
+def test_only_the_dtype_under_test_may_show_a_mistake() -> None:
+    """A hand that is right in float64 and wrong in float32 is explained in float32."""
+
+    def manual(values: Values) -> Values:
+        found = backward(values)
+        sign = 1 if values["x"].dtype == torch.float64 else -1
+        return {**found, "w": sign * found["w"]}
+
+    twin = replace(TWIN, manual=manual)
+    verify(twin, cases=2000).assert_agreement()
+    report = verify(twin, cases=2000, dtype=torch.float32)
+    assert report.mistakes == ("w",)
+    assert report.explanation == "dL/dw has the wrong sign"

@@ -1,0 +1,160 @@
+"""What the harness does to every twin's inputs, and that it finds what ordinary draws do not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torch_ref import Draw, Twin, verify
+from torch_ref.compare import STRESS, Cases
+from torch_ref.compare.contract import copy_of
+from torch_ref.compare.stress import CHANGES, stressed
+
+Values = dict[str, Tensor]
+
+
+def changed(stress: str, value: Tensor, cases: bool = False) -> Tensor:
+    return stressed({"x": value}, stress, np.random.default_rng(0), cases)["x"]
+
+
+@pytest.mark.parametrize("stress", STRESS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_shape_dtype_and_signs_stay(stress: str, dtype: torch.dtype) -> None:
+    value = torch.randn(5, 7, 3, generator=torch.Generator().manual_seed(0)).to(dtype).abs() + 0.5
+    for cases in (False, True):
+        after = changed(stress, value, cases)
+        assert (after.shape, after.dtype) == (value.shape, dtype)
+        assert (after >= 0).all()
+    for odd in (torch.tensor(2.0).to(dtype), torch.zeros(0, 3, dtype=dtype)):
+        assert changed(stress, odd).shape == odd.shape
+
+
+def test_integers_and_booleans_stay_as_they_are() -> None:
+    values = {"i": torch.arange(4), "b": torch.tensor([True, False])}
+    for stress in STRESS:
+        after = stressed(values, stress, np.random.default_rng(0), False)
+        assert all(torch.equal(after[name], values[name]) for name in values)
+
+
+def test_each_does_what_its_name_says() -> None:
+    value = torch.randn(40, 6, generator=torch.Generator().manual_seed(1)).double()
+    assert changed("scaled up", value).abs().max() > 2 * value.abs().max()
+    ratio = changed("scaled down", value) / value
+    assert ratio.max() < 0.5
+    assert ratio.std() < 1e-12
+    per_case = changed("scaled down", value, cases=True) / value
+    assert per_case.std(1).max() < 1e-12 < per_case.std(0).min()
+    assert (changed("mixed scales", value) / value).abs().log10().std() > 0.5
+    assert len(changed("tied", value).unique()) == 2
+    zeros = (changed("zeros", value) == 0).double().mean()
+    assert 0.2 < zeros < 0.5
+    assert ((2 * changed("grid", value)) % 1 == 0).all()
+    strided = changed("strided", value)
+    assert torch.equal(strided, value)
+    assert not strided.is_contiguous()
+    expanded = changed("expanded", value)
+    assert expanded.stride(0) == 0
+    assert torch.equal(expanded[3], value[0])
+
+
+@pytest.mark.parametrize("stress", ["strided", "expanded", "zeros"])
+def test_a_copy_is_laid_out_like_the_original(stress: str) -> None:
+    value = changed(stress, torch.randn(4, 5, 2))
+    copy = copy_of(value)
+    assert torch.equal(copy, value)
+    assert copy.stride() == value.stride()
+    assert copy.data_ptr() != value.data_ptr()
+
+
+def inputs(draw: Draw) -> Values:
+    return {"x": draw.normal(), "w": draw.normal()}
+
+
+def reference(values: Values) -> Values:
+    z = values["w"] * values["x"]
+    return {"z": z, "loss": torch.log(torch.cosh(z / 50)) + z**2}
+
+
+def right(values: Values) -> Values:
+    z = values["w"] * values["x"]
+    dz = torch.tanh(z / 50) / 50 + 2 * z
+    return {"z": dz, "w": dz * values["x"]}
+
+
+RIGHT = Twin("log cosh", inputs, reference, right)
+# Branches that normal numbers, two of which are multiplied, reach once in 10^5 or never.
+RARE = {
+    "clamp": lambda z, dz: torch.where(z.abs() > 30, torch.sign(z) * 60, dz),
+    "overflow guard": lambda z, dz: torch.where(z > 600, torch.zeros_like(dz), dz),
+    "tiny taken for zero": lambda z, dz: torch.where(z.abs() < 1e-9, torch.zeros_like(dz), dz),
+    "equality": lambda z, dz: torch.where(z == 1.5, torch.zeros_like(dz), dz),
+    "exact zero": lambda z, dz: torch.where(z == 0, torch.ones_like(dz), dz),
+}
+
+
+def test_the_twin_without_a_rare_branch_is_right() -> None:
+    for dtype in (torch.float64, torch.float32):
+        verify(RIGHT, cases=20_000, dtype=dtype).assert_agreement()
+
+
+@pytest.mark.parametrize("branch", RARE)
+def test_a_rare_branch_is_found(branch: str) -> None:
+    def manual(values: Values) -> Values:
+        z = values["w"] * values["x"]
+        dz = RARE[branch](z, right(values)["z"])
+        return {"z": dz, "w": dz * values["x"]}
+
+    twin = replace(RIGHT, manual=manual)
+    report = verify(twin, cases=100_000, explain=False)
+    assert report.first_wrong == "z"
+    assert report.rows[0].stratum in STRESS
+    assert verify(replace(twin, stress=()), cases=20_000).verdict == "agree"
+
+
+def test_a_layout_is_found() -> None:
+    """A kernel that is right for contiguous inputs alone."""
+
+    def drawn(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(3, 4)), "w": draw.normal(shape=(3, 4))}
+
+    def product(values: Values) -> Values:
+        return {"loss": (values["x"] * values["w"]).sum()}
+
+    def manual(values: Values) -> Values:
+        w = values["w"]
+        return {"x": w.clone() if w.is_contiguous() else w.flip(1)}
+
+    report = verify(Twin("layout", drawn, product, manual), explain=False)
+    assert report.first_wrong == "x"
+    assert report.rows[0].stratum in ("strided", "expanded")
+
+
+def test_what_leaves_the_domain_is_put_back() -> None:
+    """ln of 0 is infinite: where zeros would go, the numbers stay as the author drew them."""
+
+    def drawn(draw: Draw) -> Values:
+        return {"x": draw.uniform(0.5, 2.0)}
+
+    def log(values: Values) -> Values:
+        return {"loss": torch.log(values["x"])}
+
+    twin = Twin("log", drawn, log, lambda v: {"x": 1 / v["x"]}, stress=("zeros",))
+    drawn_inputs = Cases(twin, torch.float64, torch.device("cpu"), 0).shard(0)["x"]
+    assert (drawn_inputs > 0).all()
+    report = verify(twin, cases=1000)
+    report.assert_agreement()
+    assert report.rows[0].undecided == 0
+
+
+def test_cases_do_not_depend_on_how_many_there_are() -> None:
+    one = Cases(RIGHT, torch.float64, torch.device("cpu"), 3)
+    many = next(iter(one.batches(1000))).inputs["x"]
+    few = next(iter(one.batches(10))).inputs["x"]
+    assert torch.equal(many[:10], few)
+    assert torch.equal(one.case(7).inputs["x"], many[7:8])
+
+
+def test_the_names_and_the_changes_are_the_same() -> None:
+    assert tuple(CHANGES) == STRESS
