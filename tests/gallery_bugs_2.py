@@ -1,10 +1,9 @@
-"""Planted bugs for the gallery's second part: attention to dropout.
+"""Bugs to plant in the second part of the gallery: one piece of a backward pass replaced once.
 
-A bug is one piece of a backward function's source, replaced once. Each entry: the twin, the
-function, the right code, the wrong code, and the first quantity that is wrong, in backward order.
+BUGS[what is wrong] = (twin, function, the right code, the wrong code, the first wrong quantity)
 """
 
-from torch_ref.compare.twin import Twin
+from torch_ref import Twin
 from torch_ref.gallery.activations import gelu_twin, swiglu_twin
 from torch_ref.gallery.attention import attention_twin, rope_twin
 from torch_ref.gallery.convolution import conv1d_twin, max_pool_twin
