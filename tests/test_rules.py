@@ -4,6 +4,7 @@ Forward and backward of one operation after an inexact one, so that errors trave
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,6 +125,15 @@ def test_forward_and_backward_stay_within_their_bounds(name: str, dtype: str) ->
             assert (error <= walked.bounds[key]).all(), key
             decided += int((walked.bounds[key] <= walked.values[key].abs() / 2).sum())
         assert decided > 0 or dtype == "bfloat16"
+
+
+def test_the_guide_has_the_table() -> None:
+    guide = (Path(__file__).parent.parent / "GUIDE.md").read_text()
+    rows = [
+        f"| {', '.join(sorted(names))} | {(rule.__doc__ or '').splitlines()[0].rstrip('.')} |"
+        for rule, names in TABLE
+    ]
+    assert [row for row in rows if row not in guide.splitlines()] == []
 
 
 def test_no_operation_has_two_rules() -> None:

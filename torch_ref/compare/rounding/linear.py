@@ -28,7 +28,7 @@ def growth(terms: Any) -> Any:
 
 
 def reduction(operation: Operation) -> Bound:
-    """sum, mean and the average pools: every term has the same weight."""
+    """Sums of n terms: min(3 sqrt(n), n) roundings of the sum of absolute values."""
     if not floating(operation.result):
         return operation.call(operation.errors[0], *operation.args[1:]) != 0
     operation = as_numbers(operation)
@@ -60,7 +60,7 @@ def _terms(operation: Operation) -> int:
 
 
 def product(operation: Operation) -> Bound:
-    """Matrix products and convolutions."""
+    """Sums of n products: the same operation on absolute values, min(3 sqrt(n), n) roundings."""
     left, right = PRODUCTS[operation.name]
 
     def on(a: Tensor, b: Tensor, bias: bool = False) -> Any:

@@ -25,7 +25,7 @@ ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asin
 
 
 def pointwise(operation: Operation) -> Bound:
-    """Any operation that torch tags pointwise and that has no kink inside."""
+    """Number by number (and all others that torch tags pointwise): by partial derivatives."""
     if not floating(operation.result):  # integers: nothing rounds, but what was open stays so
         return open_everywhere(operation)
     operation = as_numbers(operation)
@@ -34,6 +34,7 @@ def pointwise(operation: Operation) -> Bound:
 
 
 def absolute(operation: Operation) -> Bound:
+    """abs: the bound of its argument."""
     return operation.errors[0]
 
 

@@ -16,7 +16,7 @@ INDEXED = {"gather", "index", "index_select", "scatter", "index_put", "scatter_a
 
 
 def structural(operation: Operation) -> Bound:
-    """The operation on the bounds; what an open index reaches is open."""
+    """Numbers that only move: the operation on the bounds; what an open index reaches is open."""
     if operation.name == "getitem":
         return None if operation.errors[0] is None else operation.on(
             (operation.errors[0], operation.args[1])
@@ -27,7 +27,7 @@ def structural(operation: Operation) -> Bound:
 
 
 def constant(operation: Operation) -> Bound:
-    """A new tensor of numbers written in the code: they are rounded to the dtype."""
+    """Numbers written in the code: they are rounded to the dtype."""
     return constant_bound(operation.result, operation.arithmetic.dtype)
 
 
