@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,10 @@ class Recorder:
     _missing_said: bool = False
     _reference: dict[object, GraphModule] = field(default_factory=dict)
     _manual: dict[object, GraphModule | None] = field(default_factory=dict)
+
+    def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
+        """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
+        self._reference, self._manual = reference, manual
 
     def sides(self, batch: Batch) -> Sides:
         """Both sides on a batch; quantities that cannot be compared are left out, and said."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import combinations, permutations
 
@@ -26,16 +26,20 @@ class Size:
     """A number that each draw's tensors have: the size of some axes, or how many are True.
 
     numbers: its value in every draw. of: the tensor; axes: which of its axes, () for a count.
+    like: another axis of the same tensor that has the same size in every draw.
     """
 
     numbers: Sizes
     of: str
     axes: tuple[int, ...]
+    like: int | None = None
 
     @property
     def text(self) -> str:
         if not self.axes:
             return f"the number of True elements in {self.of}"
+        if self.like is not None:
+            return f"the size of axis {self.axes[0]}, or axis {self.like}, of {self.of}"
         if len(self.axes) == 1:
             return f"the size of axis {self.axes[0]} of {self.of}"
         return f"the product of the sizes of axes {_listed(self.axes)} of {self.of}"
@@ -102,12 +106,15 @@ def _matches(question: Question) -> Iterator[_Match]:
     sizes = _sizes(question)
     probe = _Probe(question)
     for ratio in _RATIOS:
-        for size in (size for size in sizes if len(set(size.numbers)) > 1):
+        for size in sizes:
+            plain = ratio.mean_for_sum or ratio.sum_for_mean
+            if len(set(size.numbers)) == 1 or (len(size.axes) > 1 and not plain):
+                continue
             numbers = [ratio.of(number) if number else math.nan for number in size.numbers]
             predicted = probe.prediction(numbers)
             if predicted is not None:
                 where, meaning = f"N being {size.text}", _meaning(question, ratio, size)
-                sure = _sure(size.numbers, numbers)
+                sure = _sure(size.numbers, numbers) and size.like is None
                 yield _Match(ratio.text.format("N"), where, meaning, predicted, sure)
     for count, size in _quotients(sizes):
         numbers = [
@@ -165,18 +172,23 @@ def size_behind(question: Question, constant: float) -> str:
     for ratio in _RATIOS[:4]:
         for size in _sizes(question):
             number = size.numbers[0]
+            plain = ratio.mean_for_sum or ratio.sum_for_mean
             if len(set(size.numbers)) > 1 or number < 2 or ratio.of(number) != constant:
+                continue
+            if len(size.axes) > 1 and not plain:
                 continue
             meaning = _meaning(question, ratio, size)
             if number >= TELLING_SIZE and len(size.axes) == 1:
-                return meaning or f": {number} is {size.text}"
-            if number > 2 and meaning:
+                return meaning or f" ({number} is {size.text})"
+            if number > 2 and plain:
                 return f" ({number} is {size.text})"
     return ""
 
 
 def _meaning(question: Question, ratio: _Ratio, size: Size) -> str:
     over = _called(question, size)
+    if size.like is not None:
+        return ""
     if ratio.mean_for_sum:
         return f": mean over {over} where the sum belongs"
     if ratio.sum_for_mean:
@@ -200,25 +212,22 @@ def _called(question: Question, size: Size) -> str:
 
 
 def _sizes(question: Question) -> list[Size]:
-    """Sizes by which a factor can be named, one for each run of numbers, single axes first.
-
-    An axis that shares its numbers with another axis of the same tensor cannot be told from it:
-    neither is named.
-    """
+    """Sizes by which a factor can be named, one for each run of numbers, single axes first."""
     found: dict[Sizes, Size] = {}
-    ambiguous: set[Sizes] = set()
     for size in sorted(_every_size(question), key=lambda s: len(s.axes) != 1):
         first = found.setdefault(size.numbers, size)
-        if first.of == size.of and len(first.axes) == len(size.axes) and first != size:
-            ambiguous.add(size.numbers)
-    return [size for numbers, size in found.items() if numbers not in ambiguous]
+        if first.of == size.of and first.axes < size.axes and len(size.axes) == 1:
+            found[size.numbers] = replace(first, like=size.axes[0])
+    return list(found.values())
 
 
 def _every_size(question: Question) -> Iterator[Size]:
-    for name in question.draws[0].values:
-        if not all(name in draw.values for draw in question.draws):
+    first = question.draws[0]
+    for name in {**first.values, **first.gradients}:
+        named = [{**draw.gradients, **draw.values} for draw in question.draws]
+        if not all(name in sides for sides in named):
             continue
-        tensors = [draw.values[name].value for draw in question.draws]
+        tensors = [sides[name].value for sides in named]
         if tensors[0].dtype == torch.bool:
             yield Size(tuple(int(tensor.sum()) for tensor in tensors), name, ())
         elif not tensors[0].is_floating_point() and any(bool((t < 0).any()) for t in tensors):
