@@ -60,8 +60,9 @@ def main() -> None:
         start = time.perf_counter()
         results["twins"][twin.name] = run(twin, seeds)
         for name, total in results["twins"][twin.name].items():
-            print(f"{twin.name:32} {name:9} {total['cases']:7,} cases "
-                  f"{total['elements']:10,} elements, worst {total['worst']:.3f}, alarms {total['alarms']}", flush=True)  # fmt: skip
+            counts = f"{total['cases']:,} cases, {total['elements']:,} elements"
+            worst = f"worst error/bound {total['worst']:.3f}, false alarms {total['alarms']}"
+            print(f"{twin.name}, {name}: {counts}, {worst}", flush=True)
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
     RESULT.write_text(json.dumps(results, indent=1) + "\n")
 

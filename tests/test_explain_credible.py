@@ -173,7 +173,7 @@ def test_a_size_that_could_be_two_axes_is_not_called_the_batch() -> None:
         maker.gradients = {"y": dy}
         return maker.evidence("b", dy.mean(0), {"y": dy.sum(0)})
 
-    assert explain(draws(make)).sentence == "dL/db is 1/16 of the truth"
+    assert explain(draws(make)).sentence == "dL/db is 1/16 of the truth (16 is the size of axis 0, or axis 1, of x)"
 
 
 @pytest.mark.parametrize("names", [[], ["x", "w"]])

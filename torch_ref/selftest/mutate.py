@@ -145,11 +145,12 @@ def _nodes(node: Node) -> Iterator[Node]:
 
 
 def _change(source: str, mutated: str) -> tuple[int, str, str]:
-    """Number of the first changed line, old text and new text, without surplus blanks."""
+    """Number of the first changed line, old and new text without comments and surplus blanks."""
     pairs = zip(source.splitlines(), mutated.splitlines(), strict=True)
     changed = [(i, *pair) for i, pair in enumerate(pairs, start=1) if pair[0] != pair[1]]
     lines, before, after = zip(*changed, strict=True)
-    return lines[0], *(" ".join(" ".join(text).split()) for text in (before, after))
+    texts = [" ".join(line.partition("  #")[0] for line in text) for text in (before, after)]
+    return lines[0], *(" ".join(text.split()) for text in texts)
 
 
 def _run(module: ModuleType, source: str) -> dict[str, Any]:

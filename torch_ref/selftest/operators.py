@@ -46,7 +46,7 @@ class FlipSign:
     """name = -(what it was): a lost or invented minus."""
 
     def mutation_positions(self, node: Node) -> Iterator[int]:
-        if node.type == "expr_stmt" and len(node.children) == 3 and node.children[1].value == "=":
+        if node.type == "expr_stmt" and len(node.children) == 3 and _is_number(node.children[2]):
             yield 0
 
     def mutate(self, node: Node, index: int) -> Node:
@@ -139,6 +139,13 @@ def _is_variable(node: Node) -> bool:
         return False
     in_argument = node.parent.type == "argument" and node.parent.children[0] is node
     return not in_argument and after.value not in ("(", ".")
+
+
+def _is_number(node: Node) -> bool:
+    """Arithmetic, a variable, or what a function of the network or the array library returns."""
+    if node.type == "atom_expr":
+        return node.children[0].value in (*_FUNCTIONS, "xp")
+    return node.type in ("arith_expr", "term", "name")
 
 
 def _known_before(node: Node) -> tuple[list[str], list[str]]:

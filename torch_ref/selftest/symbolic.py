@@ -94,8 +94,8 @@ def _sign_of_number(expression: Expr) -> int:
 
 def _sign_changes(expression: Expr, variable: Symbol) -> set[Expr]:
     """Where a rational function, or the floor of one plus a number, can change its sign."""
-    (floors,) = (expression.atoms(floor),)
-    if floors:
+    floors = expression.atoms(floor)
+    if len(floors) == 1:
         (step,) = floors
         level = step - expression
         if not level.is_number:
@@ -170,7 +170,10 @@ class Formula:
         return self.of(sympy.Mod(self.expression, _expression(other)))
 
     def __pow__(self, other: Any) -> "Formula":
-        return self.of(self.expression ** _expression(other))
+        exponent = _expression(other)
+        if not exponent.is_Integer:  # SymPy can take minutes over formulas like s^s
+            raise UnprovableError(f"{exponent} is an exponent")
+        return self.of(self.expression**exponent)
 
     __radd__, __rmul__ = __add__, __mul__
 

@@ -1,0 +1,73 @@
+"""The gallery: right backward passes agree, and each one's planted bugs are caught and named."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import gallery_bugs_1
+import gallery_bugs_2
+import pytest
+import torch
+
+import torch_ref.gallery
+from torch_ref import Twin, verify
+from torch_ref.compare import DTYPES
+
+BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
+CASES = 27  # every stratum three times, in other sizes each time
+
+
+def twins() -> Iterator[tuple[str, Twin]]:
+    for module in pkgutil.iter_modules(torch_ref.gallery.__path__):
+        loaded = importlib.import_module(f"torch_ref.gallery.{module.name}")
+        for value in vars(loaded).values():
+            if isinstance(value, Twin):
+                yield value.name, value
+
+
+TWINS = dict(twins())
+
+
+def broken(twin: Twin, function: str, right: str, wrong: str) -> Twin:
+    """The twin with one piece of its backward pass's source replaced."""
+    module = inspect.getmodule(twin.manual)
+    assert module is not None
+    source = inspect.getsource(getattr(module, function))
+    assert source.count(right) >= 1, f"{right!r} is no longer in {function}"
+    namespace = dict(vars(module))
+    exec(source.replace(right, wrong, 1), namespace)
+    return replace(twin, manual=namespace[twin.manual.__name__])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("name", TWINS)
+def test_a_right_backward_pass_agrees(name: str, dtype: str, device: str) -> None:
+    report = verify(TWINS[name], cases=CASES, dtype=DTYPES[dtype], device=device)
+    report.assert_agreement()
+    assert not report.notes, report.notes
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught_and_named(bug: str) -> None:
+    twin, function, right, wrong, first_wrong = BUGS[bug]
+    report = verify(broken(twin, function, right, wrong), cases=CASES)
+    assert report.verdict == "differ"
+    assert report.first_wrong == first_wrong
+    assert report.mistakes[0] == first_wrong
+    assert report.diagnosis.blame in ("manual", "")
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught_in_float32_too(bug: str) -> None:
+    twin, function, right, wrong, first_wrong = BUGS[bug]
+    report = verify(
+        broken(twin, function, right, wrong), cases=CASES, dtype=torch.float32, explain=False
+    )
+    assert (report.verdict, report.first_wrong) == ("differ", first_wrong)
+
+
+def test_every_twin_has_two_bugs() -> None:
+    of = [twin.name for twin, *_ in BUGS.values()]
+    assert {name: of.count(name) for name in TWINS if of.count(name) < 2} == {}
