@@ -15,12 +15,12 @@ BUGS: dict[str, tuple[Twin, str, str, str, str]] = {
     # attention
     "attention: scale forgotten in the scores' recomputation": (
         attention_twin, "attention_backward",
-        "(q @ k.mT * scale)", "(q @ k.mT)", "v"),
+        "q @ k.mT * scale", "q @ k.mT", "v"),
     "attention: mask forgotten in the recomputation": (
         attention_twin, "attention_backward",
-        "(q @ k.mT * scale).masked_fill(~mask, -math.inf)", "q @ k.mT * scale", "v"),
+        "scores.masked_fill(~mask, -math.inf)", "scores", "v"),
     "attention: mask the wrong way round": (
-        attention_twin, "attention_backward", "masked_fill(~mask", "masked_fill(mask", "v"),
+        attention_twin, "attention_backward", "masked_fill(~mask, -", "masked_fill(mask, -", "v"),
     "attention: dL/dv keeps one head of the group instead of their sum": (
         attention_twin, "attention_backward",
         "(weights.mT @ dy).sum(1)", "(weights.mT @ dy)[:, -1]", "v"),
@@ -40,13 +40,13 @@ BUGS: dict[str, tuple[Twin, str, str, str, str]] = {
         attention_twin, "attention_backward",
         "(weights * dweights).sum", "dweights.sum", "scores"),
     "attention: scale forgotten in dL/dq": (
-        attention_twin, "attention_backward", "dscores @ k * scale", "dscores @ k", "q"),
+        attention_twin, "attention_backward", "dproducts @ k", "dscores @ k", "q"),
     "attention: scale squared in dL/dk": (
         attention_twin, "attention_backward",
-        "dscores.mT @ q * scale", "dscores.mT @ (q * scale) * scale", "k"),
+        "(dproducts.mT @ q)", "(dproducts.mT @ q * scale)", "k"),
     "attention: dL/dk overwritten by the group's last head": (
         attention_twin, "attention_backward",
-        "(dscores.mT @ q * scale).sum(1)", "(dscores.mT @ q * scale)[:, -1]", "k"),
+        "(dproducts.mT @ q).sum(1)", "(dproducts.mT @ q)[:, -1]", "k"),
     # rotary position embedding
     "RoPE: turned forward instead of back": (
         rope_twin, "rope_backward",
@@ -181,12 +181,14 @@ BUGS: dict[str, tuple[Twin, str, str, str, str]] = {
         '(values["tokens"],)', '(values["tokens"] - 1,)', "table"),
     "tied embedding: only the unembedding": (
         tied_embedding_twin, "tied_embedding_backward",
-        "dtable = unembedding.index_put((tokens,), dx, accumulate=True)",
-        "dtable = unembedding", "table"),
+        "unembedding + embedding", "unembedding", "table"),
     "tied embedding: only the embedding": (
         tied_embedding_twin, "tied_embedding_backward",
-        "dtable = unembedding.index_put", "dtable = torch.zeros_like(table).index_put", "table"),
+        "unembedding + embedding", "embedding", "table"),
     "tied embedding: rows of the embedding overwrite those of the unembedding": (
+        tied_embedding_twin, "tied_embedding_backward",
+        "unembedding + embedding", "unembedding.index_put((tokens,), dx)", "table"),
+    "tied embedding: repeated tokens overwritten": (
         tied_embedding_twin, "tied_embedding_backward",
         "accumulate=True", "accumulate=False", "table"),
     "tied embedding: x for h in the unembedding": (

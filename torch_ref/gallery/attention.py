@@ -37,7 +37,7 @@ def attention(values: Values) -> Values:
 
 
 def attention_backward(values: Values) -> Values:
-    """y = weights v, weights = softmax(scores), scores = q k^T / sqrt(width).
+    """y = weights v, weights = softmax(masked scores), scores = scale q k^T, scale = 1/sqrt(width).
 
     Source: Dao et al., FlashAttention (2022), arXiv:2205.14135, appendix B.2; for grouped heads
     Ainslie et al., GQA (2023), arXiv:2305.13245.
@@ -45,15 +45,17 @@ def attention_backward(values: Values) -> Values:
     mask, scale = values["mask"], 1 / math.sqrt(values["k"].shape[-1])
     k, v = values["k"][:, None], values["v"][:, None]  # (kv_heads, 1, keys, width)
     q, dy = (torch.unflatten(values[name], 0, (len(k), -1)) for name in ("q", "upstream"))
-    scores = (q @ k.mT * scale).masked_fill(~mask, -math.inf)  # (kv_heads, group, queries, keys)
-    weights = scores.softmax(-1)  # (kv_heads, group, queries, keys)
+    scores = q @ k.mT * scale  # (kv_heads, group, queries, keys)
+    weights = scores.masked_fill(~mask, -math.inf).softmax(-1)  # (kv_heads, group, queries, keys)
 
     dv = (weights.mT @ dy).sum(1)  # (kv_heads, keys, width): every head of the group adds to it
     dweights = dy @ v.mT  # (kv_heads, group, queries, keys)
     row = (weights * dweights).sum(-1, keepdim=True)  # (kv_heads, group, queries, 1)
-    dscores = weights * (dweights - row)  # (kv_heads, group, queries, keys): 0 where masked
-    dq = dscores @ k * scale  # (kv_heads, group, queries, width)
-    dk = (dscores.mT @ q * scale).sum(1)  # (kv_heads, keys, width)
+    dmasked = weights * (dweights - row)  # (kv_heads, group, queries, keys)
+    dscores = dmasked.masked_fill(~mask, 0.0)  # (kv_heads, group, queries, keys)
+    dproducts = dscores * scale  # (kv_heads, group, queries, keys): smaller before the sums
+    dq = dproducts @ k  # (kv_heads, group, queries, width)
+    dk = (dproducts.mT @ q).sum(1)  # (kv_heads, keys, width)
     return {
         "y": dy.flatten(0, 1), "v": dv, "weights": dweights.flatten(0, 1),
         "scores": dscores.flatten(0, 1), "q": dq.flatten(0, 1), "k": dk,

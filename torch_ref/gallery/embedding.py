@@ -72,11 +72,12 @@ def tied_embedding_backward(values: Values) -> Values:
     h = x @ w  # (length, width)
 
     dlogits = values["upstream"]  # (length, vocabulary)
-    unembedding = dlogits.mT @ h  # (vocabulary, width)
+    unembedding = dlogits.mT @ h  # (vocabulary, width): the table's gradient as the last layer
     dh = dlogits @ table  # (length, width)
     dw = x.mT @ dh  # (width, width)
     dx = dh @ w.mT  # (length, width)
-    dtable = unembedding.index_put((tokens,), dx, accumulate=True)  # (vocabulary, width)
+    embedding = torch.zeros_like(table).index_put((tokens,), dx, accumulate=True)  # and the first
+    dtable = unembedding + embedding  # (vocabulary, width)
     return {"logits": dlogits, "h": dh, "w": dw, "x": dx, "table": dtable}
 
 
