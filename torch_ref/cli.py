@@ -84,6 +84,14 @@ def _parser() -> argparse.ArgumentParser:
             epilog="exit codes: 0 every line was checked, wrong ones or not; 2 bad usage or input",
         )
     )
+    _selftest_options(
+        commands.add_parser(
+            "selftest",
+            help="break manual_bp in every small way: is each mutant caught?",
+            epilog="exit codes: 0 every mutant that changes anything was caught; 1 one survived, "
+            "or right code was called wrong; 2 bad usage or input",
+        )
+    )
     return parser
 
 
@@ -127,6 +135,14 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
 def _audit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the findings there too")
     parser.set_defaults(run=_audit)
+
+
+def _selftest_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cases", type=arguments.cases, default=3000, help="for each mutant (default 3000)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every mutant there too")
+    parser.set_defaults(run=_selftest)
 
 
 def _twin_argument(parser: argparse.ArgumentParser) -> None:
@@ -240,6 +256,31 @@ def _audit(options: argparse.Namespace) -> int:
     if options.json is not None:
         _write(options.json, {"findings": [finding.to_dict() for finding in findings]})
     return AGREE
+
+
+def _selftest(options: argparse.Namespace) -> int:
+    if options.json is not None:
+        _check_writable(options.json)
+    from rich.progress import Progress
+
+    from torch_ref.report import print_selftest, report_console
+    from torch_ref.selftest import run_selftest
+
+    console = report_console()
+    try:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("mutants", total=None)
+            result = run_selftest(
+                cases=options.cases,
+                workers=os.cpu_count() or 1,
+                progress=lambda done, of: bar.update(task, completed=done, total=of),
+            )
+    except ModuleNotFoundError as error:  # it needs an extra
+        raise BadInputError(str(error)) from None
+    print_selftest(result, console)
+    if options.json is not None:
+        _write(options.json, result.to_dict())
+    return AGREE if result.ok else DIFFER
 
 
 # what they share ---------------------------------------------------------------------------------

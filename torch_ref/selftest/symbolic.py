@@ -65,12 +65,16 @@ class Run:
     def sign(self, expression: Expr) -> int:
         """-1, 0 or 1, the same for every number in the cell; SplitError where it is not."""
         expression = sympy.cancel(self.cell.at(expression))
-        if expression.is_number:
-            return _sign_of_number(expression)
+        known = _sign(expression)
+        if known is not None:
+            return known
         if expression.free_symbols != {self.cell.variable}:
             return self._choose(expression)
         self._split_at(_sign_changes(expression, self.cell.variable))
-        return _sign_of_number(expression.subs(self.cell.variable, self.cell.sample))
+        at_sample = _sign(expression.subs(self.cell.variable, self.cell.sample))
+        if at_sample is None:
+            raise UnprovableError(f"the sign of {expression} is not known")
+        return at_sample
 
     def _split_at(self, points: set[Expr]) -> None:
         inside = {point for point in points if self.cell.strictly_inside(point)}
@@ -86,10 +90,11 @@ class Run:
         return -1
 
 
-def _sign_of_number(expression: Expr) -> int:
-    if expression.is_positive or expression.is_negative or expression.is_zero:
-        return 1 if expression.is_positive else -1 if expression.is_negative else 0
-    raise UnprovableError(f"the sign of {expression} is not known")
+def _sign(expression: Expr) -> int | None:
+    """The sign that SymPy sees for all values of the symbols, if it does."""
+    if expression.is_zero:
+        return 0
+    return 1 if expression.is_positive else -1 if expression.is_negative else None
 
 
 def _sign_changes(expression: Expr, variable: Symbol) -> set[Expr]:

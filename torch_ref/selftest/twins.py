@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 import manual_bp
 from torch_ref.assignment import assignment_inputs, assignment_twin
@@ -74,8 +75,8 @@ def values_twin(names: Namespace) -> Twin:
 def functions_twin(names: Namespace) -> Twin:
     """The scalar functions on their whole domains, as NumPy runs them.
 
-    On NumPy they cannot be recorded, so they are granted the rounding of the reference alone: the
-    bound of their own arithmetic would leave nothing to judge where t/x is subnormal.
+    The bound of their own arithmetic, which is recorded on torch, would leave nothing to judge
+    where t/x is subnormal.
     """
 
     def reference(values: Values) -> Values:
@@ -91,15 +92,30 @@ def functions_twin(names: Namespace) -> Twin:
         return {"loss": _sum(values[f"weight_{name}"] * known[name] for name in SCALAR)}
 
     def manual(values: Values) -> Values:
-        z, x, t = (values[name].numpy() for name in ("z", "x", "t"))
+        z, x, t = (values[name] for name in ("z", "x", "t"))
         arguments = {name: (x, t) if "saito" in name else (z,) for name in SCALAR}
-        with np.errstate(all="ignore"):  # a mutant may divide by 0; that is judged, not said
-            return {
-                f"weight_{name}": torch.from_numpy(names[name](*given))
-                for name, given in arguments.items()
-            }
+        return {f"weight_{name}": names[name](*given) for name, given in arguments.items()}
 
-    return Twin("functions", _function_inputs, reference, manual, FUNCTION_STRATA, stress=())
+    twin = Twin("functions", _function_inputs, reference, manual, FUNCTION_STRATA, stress=())
+    return as_numpy_runs(twin)
+
+
+def as_numpy_runs(twin: Twin) -> Twin:
+    """The twin with its manual side run on NumPy arrays.
+
+    NumPy cannot be recorded, so it is granted the rounding of the reference. A manual side that
+    runs on NumPy already is left as it is.
+    """
+
+    def manual(values: Mapping[str, Any]) -> Values:
+        if get_proxy_mode() is not None:  # else it would be recorded as constants, without a bound
+            raise TypeError("NumPy cannot be recorded")
+        arrays: Any = {n: v.numpy() if isinstance(v, Tensor) else v for n, v in values.items()}
+        with np.errstate(all="ignore"):  # a mutant may divide by 0; that is judged, not said
+            answer = twin.manual(arrays)
+        return {n: v if isinstance(v, Tensor) else torch.as_tensor(v) for n, v in answer.items()}
+
+    return replace(twin, manual=manual)
 
 
 FUNCTION_STRATA = ("ordinary", "exact", "whole range", "huge", "tiny ratio")
