@@ -181,13 +181,13 @@ BUGS: dict[str, tuple[Twin, str, str, str, str]] = {
         '(values["tokens"],)', '(values["tokens"] - 1,)', "table"),
     "tied embedding: only the unembedding": (
         tied_embedding_twin, "tied_embedding_backward",
-        "unembedding + embedding", "unembedding", "table"),
+        "dtable_out + dtable_in", "dtable_out", "table"),
     "tied embedding: only the embedding": (
         tied_embedding_twin, "tied_embedding_backward",
-        "unembedding + embedding", "embedding", "table"),
+        "dtable_out + dtable_in", "dtable_in", "table"),
     "tied embedding: rows of the embedding overwrite those of the unembedding": (
         tied_embedding_twin, "tied_embedding_backward",
-        "unembedding + embedding", "unembedding.index_put((tokens,), dx)", "table"),
+        "dtable_out + dtable_in", "dtable_out.index_put((tokens,), dx)", "table"),
     "tied embedding: repeated tokens overwritten": (
         tied_embedding_twin, "tied_embedding_backward",
         "accumulate=True", "accumulate=False", "table"),

@@ -72,12 +72,13 @@ def tied_embedding_backward(values: Values) -> Values:
     h = x @ w  # (length, width)
 
     dlogits = values["upstream"]  # (length, vocabulary)
-    unembedding = dlogits.mT @ h  # (vocabulary, width): the table's gradient as the last layer
+    dtable_out = dlogits.mT @ h  # (vocabulary, width): as it unembeds
     dh = dlogits @ table  # (length, width)
     dw = x.mT @ dh  # (width, width)
     dx = dh @ w.mT  # (length, width)
-    embedding = torch.zeros_like(table).index_put((tokens,), dx, accumulate=True)  # and the first
-    dtable = unembedding + embedding  # (vocabulary, width)
+    dtable_in = torch.zeros_like(table)  # (vocabulary, width): as it embeds
+    dtable_in = dtable_in.index_put((tokens,), dx, accumulate=True)  # (vocabulary, width)
+    dtable = dtable_out + dtable_in  # (vocabulary, width)
     return {"logits": dlogits, "h": dh, "w": dw, "x": dx, "table": dtable}
 
 
