@@ -21,7 +21,7 @@ from torch_ref.compare.verdict import Side
 ONLY_WHERE = "is wrong exactly where"  # of elements that are wrong anyhow, it holds all the same
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_element_that_contradicts_is_enough(name: str, seed: int) -> None:
     """A decided element with another number: every explanation but that of the place must go."""
@@ -36,12 +36,12 @@ def test_one_element_that_contradicts_is_enough(name: str, seed: int) -> None:
     value[place] = 1.37 * value[place].nan_to_num(nan=1.0) + 0.1
     manual = Side(value.reshape(spoilt.manual.value.shape), spoilt.manual.bound)
     found[which] = replace(spoilt, manual=manual)
-    sentence, known = explain(found).sentence, explain(found).known
-    assert not known or ONLY_WHERE in sentence, sentence
-    assert phrase not in sentence or ONLY_WHERE in phrase
+    explanation = explain(found)
+    assert not explanation.known or ONLY_WHERE in explanation.sentence, explanation.sentence
+    assert phrase not in explanation.sentence or ONLY_WHERE in phrase
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("shape", [(300,), (5, 7), (2, 3, 4), (4,)])
 def test_random_numbers_have_no_pattern(shape: tuple[int, ...], seed: int) -> None:
     def make(maker: Maker) -> Evidence:
@@ -173,7 +173,10 @@ def test_a_size_that_could_be_two_axes_is_not_called_the_batch() -> None:
         maker.gradients = {"y": dy}
         return maker.evidence("b", dy.mean(0), {"y": dy.sum(0)})
 
-    assert explain(draws(make)).sentence == "dL/db is 1/16 of the truth (16 is the size of axis 0, or axis 1, of x)"
+    assert (
+        explain(draws(make)).sentence
+        == "dL/db is 1/16 of the truth (16 is the size of axis 0, or axis 1, of x)"
+    )
 
 
 @pytest.mark.parametrize("names", [[], ["x", "w"]])
@@ -234,3 +237,43 @@ def test_the_shortest_number_lies_between(low: float, width: float, sign: int) -
 )  # fmt: skip
 def test_numbers_are_short(low: float, high: float, number: str) -> None:
     assert written(shortest_between(low, high)) == number
+
+
+SHAPES = [(), (1,), (0,), (3, 0), (1, 1, 4), (2, 1, 3, 2, 2), (2, 2, 2, 2), (70,), (40, 40)]
+KINDS = ["random", "scaled", "nan", "inf", "zero", "negative", "first zero"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_any_shape_and_number_gets_a_sentence(shape: tuple[int, ...], kind: str) -> None:
+    """Nothing that a report may hand over makes it fail, and no warning comes out."""
+
+    def make(maker: Maker) -> Evidence:
+        numbers = maker.normal(*shape)
+        maker.values = {
+            "x": numbers, "s": maker.normal(), "one": maker.normal(1), "mask": numbers > 0,
+            "tokens": maker.integers(-2, 3, *shape), "row": maker.normal(*shape[:1]),
+            "any": maker.normal(maker.size(1, 4), 3), "nan": numbers * math.nan, "0": 0 * numbers,
+        }  # fmt: skip
+        maker.gradients = {"y": maker.normal(*shape), "s": maker.normal(), "inf": numbers / 0.0}
+        truth = maker.normal(*shape)
+        manual = {
+            "random": maker.normal(*shape), "scaled": 3 * truth, "nan": truth * math.nan,
+            "inf": truth / 0.0, "zero": 0 * truth, "negative": -truth,
+            "first zero": torch.where(torch.arange(truth.numel()).reshape(shape) == 0, 0.0, truth),
+        }[kind]  # fmt: skip
+        return maker.evidence("x", manual, {"y": truth / 2, "loss": truth / 2})
+
+    found = draws(make, count=7)
+    assert explain(found[:1]).sentence.startswith("dL/dx")
+    found[-1] = replace(found[-1], values={}, paths={}, gradients={"x": found[-1].manual})
+    assert explain(found).sentence.startswith("dL/dx")
+
+
+def test_draws_may_differ_in_rank() -> None:
+    def make(maker: Maker) -> Evidence:
+        shape = (4,) * maker.size(1, 3)
+        maker.values, maker.gradients = {"x": maker.normal(*shape)}, {"y": maker.normal(*shape)}
+        return maker.evidence("x", -maker.gradients["y"], {"y": maker.gradients["y"]})
+
+    assert explain(draws(make)).sentence == "dL/dx has the wrong sign"
