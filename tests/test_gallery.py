@@ -16,7 +16,7 @@ from torch_ref import Twin, verify
 from torch_ref.compare import DTYPES
 
 BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
-CASES = 27  # every stratum three times, in other sizes each time
+CASES = 20  # every stratum twice
 
 
 def twins() -> Iterator[tuple[str, Twin]]:
@@ -35,7 +35,7 @@ def broken(twin: Twin, function: str, right: str, wrong: str) -> Twin:
     module = inspect.getmodule(twin.manual)
     assert module is not None
     source = inspect.getsource(getattr(module, function))
-    assert source.count(right) >= 1, f"{right!r} is no longer in {function}"
+    assert right in source, f"{right!r} is no longer in {function}"
     namespace = dict(vars(module))
     exec(source.replace(right, wrong, 1), namespace)
     return replace(twin, manual=namespace[twin.manual.__name__])
@@ -49,23 +49,21 @@ def test_a_right_backward_pass_agrees(name: str, dtype: str, device: str) -> Non
     assert not report.notes, report.notes
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_caught_and_named(bug: str) -> None:
+def test_a_planted_bug_is_caught_and_named(bug: str, dtype: torch.dtype) -> None:
+    twin, function, right, wrong, first_wrong = BUGS[bug]
+    wrong_twin = broken(twin, function, right, wrong)
+    report = verify(wrong_twin, cases=CASES, dtype=dtype, explain=False)
+    assert (report.verdict, report.first_wrong) == ("differ", first_wrong)
+
+
+@pytest.mark.parametrize("bug", list(BUGS)[::10])
+def test_the_mistake_enters_there_and_is_the_hands(bug: str) -> None:
     twin, function, right, wrong, first_wrong = BUGS[bug]
     report = verify(broken(twin, function, right, wrong), cases=CASES)
-    assert report.verdict == "differ"
-    assert report.first_wrong == first_wrong
     assert report.mistakes[0] == first_wrong
     assert report.diagnosis.blame in ("manual", "")
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_caught_in_float32_too(bug: str) -> None:
-    twin, function, right, wrong, first_wrong = BUGS[bug]
-    report = verify(
-        broken(twin, function, right, wrong), cases=CASES, dtype=torch.float32, explain=False
-    )
-    assert (report.verdict, report.first_wrong) == ("differ", first_wrong)
 
 
 def test_every_twin_has_two_bugs() -> None:

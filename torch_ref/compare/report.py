@@ -99,7 +99,9 @@ class Report:
     @property
     def mistakes(self) -> tuple[str, ...]:
         """Every quantity at which a mistake enters on its own, in backward order."""
-        return self.diagnosis.mistakes or ((self.first_wrong,) if self.first_wrong else ())
+        refused = {row.name for row in self.rows if row.verdict == DIFFER and not row.worst_case}
+        own = {*self.diagnosis.mistakes, *refused} or {self.first_wrong}
+        return tuple(row.name for row in self.rows if row.name in own)
 
     @property
     def explanation(self) -> str:
@@ -131,6 +133,8 @@ class Report:
     def _about(self, row: Row) -> str:
         if row.verdict == UNDECIDED:
             return f"dL/d{row.name} is undecided: no element of any case can be judged."
+        if row.worst_case is None:
+            return f"dL/d{row.name} cannot be compared, see above."
         if row.bias is not None and not row.wrong:
             return (
                 f"dL/d{row.name} is off by a relative {row.bias:.2g} on the whole, more than "

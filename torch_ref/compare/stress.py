@@ -5,7 +5,7 @@ Only floating inputs change; signs stay, so what had to be positive is positive 
 leaves the reference's domain this way (its loss, a value or a gradient is not finite any more) is
 put back as it was drawn.
 
-    scaled up, scaled down    every input times its own power of ten, 10^0 to 10^3 or 10^-8 to 10^0
+    scaled up, scaled down    every input times its own power of ten, 10^0 to 10^5 or 10^-8 to 10^0
     mixed scales              the same number by number, 10^-3 to 10^3
     tied                      every number of an input is one of two, so that many are equal
     zeros                     a third of the numbers is exactly 0
@@ -87,7 +87,7 @@ def _expanded(value: Tensor, generator: np.random.Generator, cases: bool) -> Ten
 
 
 CHANGES: dict[str, Callable[[Tensor, np.random.Generator, bool], Tensor]] = {
-    "scaled up": _scaled(0, 3),
+    "scaled up": _scaled(0, 5),
     "scaled down": _scaled(-8, 0),
     "mixed scales": _mixed_scales,
     "tied": _tied,

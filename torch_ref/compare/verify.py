@@ -169,7 +169,11 @@ class Judge:
 
     def report(self, cases: int, *, explain: bool = True) -> Report:
         """Everything found so far, as a report over that many cases."""
-        rows = tuple(self._row(tally) for tally in self.tallies.values())
+        rows = tuple(
+            self._row(self.tallies.get(name, Tally(name)), refused=name in self.recorder.refused)
+            for name in self.recorder.order
+            if name in self.tallies or name in self.recorder.refused
+        )
         wrong = tuple(row.name for row in rows if row.verdict == DIFFER)
         diagnosis = Diagnosis()
         if explain and wrong and self.suspects:
@@ -189,8 +193,10 @@ class Judge:
             diagnosis=diagnosis,
         )
 
-    def _row(self, tally: Tally) -> Row:
+    def _row(self, tally: Tally, *, refused: bool) -> Row:
         row = tally.row(self.arithmetic.unit_roundoff)
+        if refused:
+            row = replace(row, verdict=DIFFER)
         if row.worst_case is None:
             return row
         return replace(row, stratum=self.cases.stratum(int(row.worst_case.split(":")[1])))

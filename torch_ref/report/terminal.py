@@ -38,7 +38,7 @@ def print_report(report: "Report", console: Console, address: str = "") -> None:
         console.print(reason, highlight=False, markup=False)
     console.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: ", end="", highlight=False)
     console.print(_summary(report), highlight=False, markup=False)
-    if report.first_wrong:  # a command to copy: never broken into lines
+    if _replay(report, address):  # a command to copy: never broken into lines
         console.print(_replay(report, address), highlight=False, markup=False, soft_wrap=True)
     console.print()
 
@@ -91,6 +91,8 @@ def _remarks(report: "Report") -> list[str]:
 
 def _numbers(row: "Row") -> list[str]:
     used = "" if row.worst_ratio is None else _share(row.worst_ratio)
+    if row.worst_case is None:  # it could not be compared
+        return ["", "", "", "", ""]
     digits = (f"{row.digits_manual:.1f}", f"{row.digits_reference:.1f}")
     place = f" {list(row.worst_element)}" if row.worst_element else ""
     return [*digits, used, f"{row.undecided:.1%}", f"{row.worst_case or ''}{place}"]
@@ -104,9 +106,11 @@ def _share(ratio: float) -> str:
 
 
 def _replay(report: "Report", address: str) -> str:
-    """The command that shows the worst case of the first mistake."""
-    row = next(row for row in report.rows if row.name == report.mistakes[0])
-    parts = ["look at it: gradtwin replay", row.worst_case or "", address]
+    """The command that shows the worst case of the first mistake, "" where there is none."""
+    row = next((row for row in report.rows if row.name in report.mistakes), None)
+    if row is None or row.worst_case is None:
+        return ""
+    parts = ["look at it: gradtwin replay", row.worst_case, address]
     parts += [f"--dtype {report.dtype}"]
     parts += [f"--device {report.device}"] * (report.device != "cpu")
     return " ".join(part for part in parts if part)
