@@ -1,4 +1,4 @@
-"""How small a wrong gradient is caught, by which tool: `python bench/detection_curve.py`.
+"""How small a wrong gradient is caught, by which tool: `python -m bench.detection_curve`.
 
 One gradient of the hand-written backward pass is multiplied by 1 + error, each of the 21 in turn,
 on ordinary cases, and every tool is asked on the same cases, in the same run, whether it is wrong:
@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -28,7 +27,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import manual_bp
 from manual_bp.functions import itakura_saito, sigmoid, square
 from torch_ref import Twin, assignment_twin
 from torch_ref.compare import DTYPES, Batch, Cases
@@ -59,7 +57,6 @@ class Series:
     tool: str
     dtype: str
     number_of_cases: int
-    seconds: float
     cases: tuple[float, ...]
     worst: tuple[float, ...]
     runs: tuple[float, ...]
@@ -205,12 +202,10 @@ def drawn(dtype: torch.dtype, cases: int) -> Values:
 
 
 def _series(tool: str, dtype: str, inputs: Values, ask: Tool, errors: Errors) -> Series:
-    start = time.perf_counter()
     twin = ordinary_twin()
     found = [ask(inputs, twin, error) for error in errors]
-    seconds = time.perf_counter() - start
     return Series(
-        tool, dtype, len(inputs["t"]), seconds,
+        tool, dtype, len(inputs["t"]),
         cases=tuple(_mean(shares) for shares, _ in found),
         worst=tuple(min(shares.values()) for shares, _ in found),
         runs=tuple(_mean(verdicts) for _, verdicts in found),
@@ -229,7 +224,7 @@ def result(series: list[Series], errors: Errors) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__.partition("+")[0],
-        "gradients": len(manual_bp.PARAMETERS) + 10,
+        "gradients": len(ordinary_twin().manual(drawn(torch.float64, 1))),
         "stratum": "ordinary",
         "errors": errors,
         "series": [

@@ -1,6 +1,6 @@
 """The detection curve as a picture; see `bench/detection_curve.py`, whose JSON it draws.
 
-`python bench/detection_plot.py` draws bench/results/detection_curve.json again.
+`python -m bench.detection_plot` draws bench/results/detection_curve.json again.
 """
 
 import json
@@ -16,70 +16,74 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-# Okabe and Ito's palette: told apart by colour-blind eyes, too.
-COLOURS = {"float64": "#0072B2", "float32": "#009E73", "bfloat16": "#D55E00", "float16": "#CC79A7"}
-STYLES = {
-    "verify": {"linestyle": "-", "marker": "o", "linewidth": 2.2, "markersize": 4.5},
-    "assert_close": {"linestyle": ":", "marker": "s", "linewidth": 1.4, "markersize": 3.5},
-    "gradcheck": {"linestyle": "--", "marker": "^", "linewidth": 1.4, "markersize": 4.5},
-    "gradcheck, fast mode": {"linestyle": "-.", "marker": "v", "linewidth": 1.4, "markersize": 4.5},
-}
-NONE_AT = 16.5  # where right code stands on the axis of -log10(error)
+# Okabe and Ito's palette, told apart by colour-blind eyes; line and marker differ as well.
+STYLES: dict[str, dict[str, Any]] = {
+    "verify": {"color": "#0072B2", "linestyle": "-", "marker": "o", "linewidth": 2.4},
+    "assert_close": {"color": "#D55E00", "linestyle": ":", "marker": "s", "linewidth": 1.6},
+    "gradcheck": {"color": "#009E73", "linestyle": "--", "marker": "^", "linewidth": 1.6},
+    "gradcheck, fast mode": {
+        "color": "#CC79A7", "linestyle": "-.", "marker": "v", "linewidth": 1.6
+    },
+}  # fmt: skip
+ROWS = {"cases": "share of single\ncases caught", "runs": "share of whole\nruns that catch it"}
+NONE_AT = 17.2  # where right code stands on the axis of -log10(error)
 
 
 def plot(measured: dict[str, Any], into: Path) -> None:
-    """Draw detection_curve.svg and .png into the folder."""
-    # text stays text in the SVG, and the file is the same for the same numbers
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "detection curve", "font.size": 9}
+    """Draw detection_curve.svg and .png into the folder: a column a dtype."""
+    settings = {"svg.hashsalt": "detection curve", "font.size": 9}  # same numbers, same file
+    dtypes = list(dict.fromkeys(one["dtype"] for one in measured["series"]))
     with pyplot.rc_context(settings):
-        figure, (cases, runs) = pyplot.subplots(
-            1, 2, figsize=(10, 4.4), sharey=True, layout="constrained"
+        figure, grid = pyplot.subplots(
+            len(ROWS), len(dtypes), figsize=(2.75 * len(dtypes), 4.6), sharex=True, sharey=True,
+            layout="constrained", squeeze=False,
+        )  # fmt: skip
+        for column, dtype in enumerate(dtypes):
+            grid[0, column].set_title(dtype, fontweight="bold")
+            for axes, what in zip(grid[:, column], ROWS, strict=True):
+                _draw(axes, measured, dtype, what)
+        for axes, label in zip(grid[:, 0], ROWS.values(), strict=True):
+            axes.set_ylabel(label)
+        figure.supxlabel(
+            "relative error planted in one gradient (none: right code, so false alarms)",
+            fontsize=9,
         )
-        many = max(one["number_of_cases"] for one in measured["series"])
-        few = min(one["number_of_cases"] for one in measured["series"])
-        _draw(cases, measured, "cases")
-        cases.set_title("A single case: how often is it caught?", loc="left")
-        _draw(runs, measured, "runs")
-        runs.set_title(f"A run of {many:,} cases (gradcheck {few}): is it caught?", loc="left")
-        cases.set_ylabel("share caught, over 21 gradients")
-        figure.legend(handles=_legend(measured), loc="outside lower center", ncols=4, frameon=False)
+        handles = [
+            Line2D([], [], label=_label(measured, tool), markersize=5, **style)
+            for tool, style in STYLES.items()
+        ]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
         figure.savefig(into / "detection_curve.svg", metadata={"Date": None})
         figure.savefig(into / "detection_curve.png", dpi=160)
         pyplot.close(figure)
 
 
-def _draw(axes: Axes, measured: dict[str, Any], what: str) -> None:
+def _draw(axes: Axes, measured: dict[str, Any], dtype: str, what: str) -> None:
+    """The tools' shares in one dtype; hollow where the code is right, so that it is false alarms"""
     errors = measured["errors"]
     places = [-math.log10(error) if error else NONE_AT for error in errors]
-    for one in measured["series"]:
-        style: dict[str, Any] = {"color": COLOURS[one["dtype"]], **STYLES[one["tool"]]}
-        wrong = [i for i, error in enumerate(errors) if error]
-        axes.plot([places[i] for i in wrong], [one[what][i] for i in wrong], **style)
-        right = [i for i, error in enumerate(errors) if not error]
-        hollow = {**style, "linestyle": "none", "markerfacecolor": "white"}
-        axes.plot([places[i] for i in right], [one[what][i] for i in right], **hollow)
-    axes.axvspan(NONE_AT - 0.75, NONE_AT + 0.75, color="0.93", zorder=0)
-    axes.set_xlim(0.5, NONE_AT + 0.75)
-    axes.set_ylim(-0.03, 1.03)
-    ticks = [1, 3, 5, 7, 9, 11, 13, 15]
-    axes.set_xticks([*ticks, NONE_AT], [*(f"$10^{{-{t}}}$" for t in ticks), "none:\nfalse alarms"])
-    axes.set_xlabel("relative error planted in one gradient")
+    wrong = [i for i, error in enumerate(errors) if error]
+    right = [i for i, error in enumerate(errors) if not error]
+    axes.axvspan(NONE_AT - 1.2, NONE_AT + 1.2, color="0.92", zorder=0)
     axes.grid(color="0.9", linewidth=0.6)
+    for order, one in enumerate(s for s in measured["series"] if s["dtype"] == dtype):
+        shares = one[what]
+        style = STYLES[one["tool"]] | {"markersize": 5, "zorder": 4 - order, "clip_on": False}
+        axes.plot([places[i] for i in wrong], [shares[i] for i in wrong], **style)
+        style |= {"linestyle": "none", "markerfacecolor": "white"}
+        axes.plot([places[i] for i in right], [shares[i] for i in right], **style)
+    axes.set_xlim(0.4, NONE_AT + 1.2)
+    axes.set_ylim(-0.04, 1.04)
+    ticks = [1, 4, 7, 10, 13]
+    axes.set_xticks([*ticks, NONE_AT], [*(f"$10^{{-{t}}}$" for t in ticks), "none"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "½", "", "1"])
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(measured: dict[str, Any]) -> list[Line2D]:
-    """The dtypes by colour, then the tools by line."""
-    dtypes = [
-        Line2D([], [], color=colour, linewidth=4, label=dtype)
-        for dtype, colour in COLOURS.items()
-        if any(one["dtype"] == dtype for one in measured["series"])
-    ]
-    tools = [
-        Line2D([], [], color="0.25", label=tool, **style)  # type: ignore[arg-type]
-        for tool, style in STYLES.items()
-    ]
-    return [handle for pair in zip(dtypes, tools) for handle in pair]
+def _label(measured: dict[str, Any], tool: str) -> str:
+    """The tool, and on how many cases it was asked."""
+    count = next(one["number_of_cases"] for one in measured["series"] if one["tool"] == tool)
+    return f"{tool} ({count:,} cases)"
 
 
 if __name__ == "__main__":

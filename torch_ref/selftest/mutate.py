@@ -7,6 +7,7 @@ ours. Nothing is written to a file: a mutant is a text, run in memory.
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from itertools import islice
 from types import ModuleType
@@ -76,16 +77,20 @@ def mutants() -> list[Mutant]:
 
     Raises ModuleNotFoundError where cosmic-ray is not installed.
     """
+    _cosmic_ray_operators()
+    return [mutant for function in MUTATED for mutant in _mutants_of(function)]
+
+
+@cache
+def _mutants_of(function: str) -> tuple[Mutant, ...]:
     operators = {**_cosmic_ray_operators(), **{n: make() for n, make in DOMAIN_OPERATORS.items()}}
+    source = original(function).source
     found: dict[str, Mutant] = {}  # two operators can make the same change
-    for module, functions in ((manual_bp.functions, FUNCTIONS), (manual_bp.network, NETWORK)):
-        for function in functions:
-            source = _source_of(module, function)
-            for name, operator in operators.items():
-                for mutated in _mutations(source, operator):
-                    mutant = Mutant(function, name, *_change(source, mutated), mutated)
-                    found.setdefault(mutated, mutant)
-    return list(found.values())
+    for name, operator in operators.items():
+        for mutated in _mutations(source, operator):
+            mutant = Mutant(function, name, *_change(source, mutated), mutated)
+            found.setdefault(mutated, mutant)
+    return tuple(found.values())
 
 
 def original(function: str) -> Mutant:

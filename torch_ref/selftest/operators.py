@@ -36,10 +36,18 @@ class DropFactor:
 
     def mutation_positions(self, node: Node) -> Iterator[int]:
         if node.type == "term":
-            yield from range(1 if node.children[1].value != "*" else 0, len(node.children[::2]))
+            yield from self._droppable(node)
 
     def mutate(self, node: Node, index: int) -> Node:
-        return _without(node, index, keep_operator=False)
+        dropped = self._droppable(node)[index]
+        if dropped == 0 and node.children[1].value != "*":  # a / b without a is 1 / b
+            node.children[0] = _number_one(node.children[0])
+            return node
+        return _without(node, dropped, keep_operator=False)
+
+    def _droppable(self, node: Node) -> list[int]:
+        one_already = _first_leaf(node).value == "1" and node.children[1].value != "*"
+        return list(range(int(one_already), len(node.children[::2])))
 
 
 class FlipSign:
@@ -119,6 +127,12 @@ def _without(node: Node, index: int, *, keep_operator: bool) -> Node:
         del node.children[2 * index - 1 : 2 * index + 1]
     _first_leaf(node).prefix = prefix
     return node
+
+
+def _number_one(operand: Node) -> Node:
+    """The leaf "1" in place of an operand, with the blanks before it."""
+    leaf = _first_leaf(operand)
+    return type(leaf)("1", leaf.start_pos, leaf.prefix)
 
 
 def _numbered_alike(name: str, other: str) -> bool:
