@@ -138,9 +138,8 @@ def _audit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _selftest_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--cases", type=arguments.cases, default=3000, help="for each mutant (default 3000)"
-    )
+    cases = "random cases for each mutant (default 3000)"
+    parser.add_argument("--cases", type=arguments.cases, default=3000, help=cases)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every mutant there too")
     parser.set_defaults(run=_selftest)
 
