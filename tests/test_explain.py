@@ -191,7 +191,7 @@ def softmax_with_another_sum(maker: Maker) -> Evidence:
     return maker.evidence("x", y * (dy - dy.square().sum(1, keepdim=True)), {"y": truth})
 
 
-@scenario("dL/dx lacks the subtraction of its mean over axis 1")
+@scenario("dL/dx is the truth plus its own mean over axis 1, which should be 0")
 def mean_not_subtracted(maker: Maker) -> Evidence:
     _, dy, _ = softmax(maker)
     return maker.evidence("x", dy, {"y": dy - dy.mean(1, keepdim=True)})
@@ -406,7 +406,7 @@ def last_row_forgotten(maker: Maker) -> Evidence:
     return maker.evidence("x", wrong, {"y": dy})
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_mistake_is_explained(name: str, seed: int) -> None:
     make, phrase = SCENARIOS[name]

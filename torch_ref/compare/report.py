@@ -100,8 +100,9 @@ class Report:
     def mistakes(self) -> tuple[str, ...]:
         """Every quantity at which a mistake enters on its own, in backward order."""
         refused = {row.name for row in self.rows if row.verdict == DIFFER and not row.worst_case}
-        own = {*self.diagnosis.mistakes, *refused} or {self.first_wrong}
-        return tuple(row.name for row in self.rows if row.name in own)
+        own = {*self.diagnosis.mistakes, *refused}
+        found = tuple(row.name for row in self.rows if row.name in own)
+        return found or ((self.first_wrong,) if self.first_wrong else ())
 
     @property
     def explanation(self) -> str:

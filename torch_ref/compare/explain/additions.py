@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
-from torch_ref.compare.explain.arithmetic import exact, minus, over, picked, plus, times
+from torch_ref.compare.explain.arithmetic import exact, minus, picked, plus, stacked, times
 from torch_ref.compare.explain.columns import Column, columns
 from torch_ref.compare.explain.evidence import Answer
-from torch_ref.compare.explain.forms import Catalogue, Factor
+from torch_ref.compare.explain.forms import Factor
 from torch_ref.compare.explain.numbers import fitted_constant
 from torch_ref.compare.explain.products import belonging
 from torch_ref.compare.explain.question import RATIOS_NEEDED, Question
+from torch_ref.compare.explain.search import Catalogue, proportional
 from torch_ref.compare.verdict import Side
 
 MOST_TRIES = 20
@@ -19,7 +19,7 @@ MOST_TRIES = 20
 
 def extra_term(question: Question) -> Answer | None:
     """hand - expected = c * (1, v, F(v) dL/dg or dL/dg dL/dh), c a number that people write."""
-    catalogue = Catalogue(question)
+    catalogue = Catalogue.of(question)
     difference = minus(question.manual, question.expected)
     for terms in _candidates(question, catalogue, difference):
         sides = [term.at(question) for term in terms]
@@ -45,7 +45,7 @@ def _candidates(
     wanted = picked(difference, sample)
     found: list[tuple[tuple[int, int], tuple[Term, ...]]] = []
     for order, (rows, terms) in enumerate(_tables(question, catalogue)):
-        for row in _proportional(rows, wanted).nonzero().reshape(-1).tolist():
+        for row in proportional(rows, None, wanted):
             weights = [term.function.weight for term in terms[row] if isinstance(term, Factor)]
             found.append(((max(weights, default=0), order), terms[row]))
     return [terms for _, terms in sorted(found, key=lambda each: each[0])][:MOST_TRIES]
@@ -63,20 +63,8 @@ def _tables(
     for column, number in zip(grads, numbers, strict=True):
         yield times(factors, number), [*((*each, column) for each in plain), (column,)]
         products = [times(number, other) for other in numbers]
-        rows = Side(
-            torch.stack([side.value for side in products]),
-            torch.stack([side.bound for side in products]),
-        )
+        rows = stacked(products)
         yield rows, [(column, other) for other in grads]
-
-
-def _proportional(rows: Side, wanted: Side) -> Tensor:
-    """Which rows could be the wanted numbers divided by one constant."""
-    ratio = over(wanted, rows)
-    nothing = (wanted.value == 0) & (rows.value == 0)
-    low = torch.where(nothing, -torch.inf, ratio.value - ratio.bound).amax(1)
-    high = torch.where(nothing, torch.inf, ratio.value + ratio.bound).amin(1)
-    return low <= high
 
 
 def _says(question: Question, catalogue: Catalogue, terms: tuple[Term, ...], constant: str) -> str:

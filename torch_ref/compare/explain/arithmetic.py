@@ -84,6 +84,13 @@ def picked(side: Side, places: Tensor) -> Side:
     return Side(side.value[places], side.bound[places])
 
 
+def stacked(sides: list[Side]) -> Side:
+    """Flat sides of one length as the rows of one."""
+    return Side(
+        torch.stack([side.value for side in sides]), torch.stack([side.bound for side in sides])
+    )
+
+
 def joined(sides: list[Side]) -> Side:
     """The elements of several sides one after the other, flat."""
     return Side(

@@ -63,8 +63,9 @@ def _moved(question: Question, side: Side) -> Iterator[tuple[Move, Side]]:
         return
     parts = question.split_side(side)
     for move in _moves(len(shapes[0]), question.batched):
-        if all(move.of(torch.empty(shape, device="meta")).shape == shape for shape in set(shapes)):
-            yield move, joined([Side(move.of(p.value), move.of(p.bound)) for p in parts])
+        moved = [Side(move.of(part.value), move.of(part.bound)) for part in parts]
+        if all(tuple(m.value.shape) == shape for m, shape in zip(moved, shapes, strict=True)):
+            yield move, joined(moved)
 
 
 def _moves(axes: int, batched: bool) -> Iterator[Move]:

@@ -12,7 +12,6 @@ from torch_ref.compare.explain.constants import constant_ratio, no_number, same_
 from torch_ref.compare.explain.differences import difference_instead
 from torch_ref.compare.explain.evidence import Answer, Evidence, Explanation
 from torch_ref.compare.explain.facts import nearest_facts
-from torch_ref.compare.explain.forms import Catalogue
 from torch_ref.compare.explain.paths import exchanged_factors, wrong_coefficients, wrong_path
 from torch_ref.compare.explain.places import known_in_part, known_in_places, wrong_in_places
 from torch_ref.compare.explain.products import some_product, wrong_product
@@ -25,13 +24,14 @@ from torch_ref.compare.explain.reductions import (
     missing_reduction,
     not_centred,
 )
+from torch_ref.compare.explain.search import Catalogue
 from torch_ref.compare.verdict import Side
 
 Hypothesis = Callable[[Question], Answer | None]
 
 
 def _two_factors(question: Question) -> Answer | None:
-    return two_factors(question, Catalogue(question))
+    return two_factors(question, Catalogue.of(question))
 
 
 def _everywhere(hypothesis: Hypothesis) -> Hypothesis:

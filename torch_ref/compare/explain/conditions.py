@@ -11,8 +11,9 @@ from torch_ref.compare.explain.columns import Column, columns, numeric
 from torch_ref.compare.explain.numbers import shortest_between, written
 from torch_ref.compare.explain.question import ELEMENTS_NEEDED, Question
 
-BITS_NEEDED = 36.0  # log2 of the number of ways to choose as many elements as are wrong
+BITS_NEEDED = 30.0  # log2 of the number of ways to choose as many elements as are wrong
 SAMPLE = 256
+VAGUE = 0.02  # a limit known less well, relatively, is said with its range
 
 
 @dataclass(frozen=True)
@@ -90,12 +91,23 @@ def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | 
     for text, size in ((label, numbers), (f"|{label}|", numbers.abs()))[: 1 + both_signs]:
         low, high = size[wrong], size[right]
         if low.max() < high.min():
-            limit = shortest_between(_after(float(low.max())), float(high.min()))
-            return Condition(f"{text} < {written(limit)}", size < limit, not quantity.is_whole)
+            ends = float(low.max()), float(high.min())
+            limit = shortest_between(_after(ends[0]), ends[1])
+            said = f"{text} < {written(limit)}{_nearest(*ends, quantity)}"
+            return Condition(said, size < limit, not quantity.is_whole)
         if low.min() > high.max():
-            limit = shortest_between(float(high.max()), _before(float(low.min())))
-            return Condition(f"{text} > {written(limit)}", size > limit, not quantity.is_whole)
+            ends = float(high.max()), float(low.min())
+            limit = shortest_between(ends[0], _before(ends[1]))
+            said = f"{text} > {written(limit)}{_nearest(*ends, quantity)}"
+            return Condition(said, size > limit, not quantity.is_whole)
     return None
+
+
+def _nearest(low: float, high: float, quantity: Quantity) -> str:
+    """What is known of a limit that lies anywhere between two numbers that are far apart."""
+    if quantity.is_whole or high - low <= VAGUE * max(abs(low), abs(high)):
+        return ""
+    return f" (or any limit from {low:.3g} to {high:.3g})"
 
 
 def _comparisons(quantities: list[Quantity], wrong: Tensor, right: Tensor) -> list[Condition]:
@@ -129,6 +141,7 @@ def _quantities(question: Question) -> Iterator[Quantity]:
         yield _beside(question, column)
     for column in columns(question, question.upstream, is_gradient=True):
         yield _beside(question, column)
+    yield from _extremes(question, near)
     yield from _places(question)
     for name in near:
         yield from _occurrences(question, name)
@@ -142,6 +155,34 @@ def _beside(question: Question, column: Column) -> Quantity:
     dtype = column.of(question.draws[0]).value.dtype
     is_whole = not dtype.is_floating_point
     return Quantity(column.label, numbers.double(), sources, dtype == torch.bool, is_whole)
+
+
+def _extremes(question: Question, names: tuple[str, ...]) -> Iterator[Quantity]:
+    """The largest and the smallest number along each axis, of values of the gradient's shape."""
+    axes = question.draws[0].manual.value.ndim
+    if axes < 2:
+        return
+    for column in columns(question, names, is_gradient=False):
+        if column.lies_along != tuple(range(axes)):
+            continue
+        parts = [column.of(draw).value.double() for draw in question.draws]
+        for axis in range(axes):
+            codes = _lines([part.shape for part in parts], axis)
+            for called, extreme in (("largest", torch.amax), ("smallest", torch.amin)):
+                ends = [extreme(part, axis, keepdim=True).expand(part.shape) for part in parts]
+                numbers = torch.cat([end.reshape(-1) for end in ends])
+                yield Quantity(f"the {called} {column.label} along axis {axis}", numbers, codes)
+
+
+def _lines(shapes: list[torch.Size], axis: int) -> Tensor:
+    """A code for each line along an axis, for each element of it; flat over all draws."""
+    codes, first = [], 0
+    for shape in shapes:
+        one = [1 if other == axis else size for other, size in enumerate(shape)]
+        numbered = torch.arange(first, first + math.prod(one)).reshape(one)
+        codes.append(numbered.expand(shape).reshape(-1))
+        first += math.prod(one)
+    return torch.cat(codes)
 
 
 def _places(question: Question) -> Iterator[Quantity]:

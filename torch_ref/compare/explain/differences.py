@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from torch_ref.compare.explain.arithmetic import agree, minus, over, picked, scaled, times
+from torch_ref.compare.explain.arithmetic import agree, minus, over, picked, scaled, stacked, times
 from torch_ref.compare.explain.columns import Column, columns, numeric
 from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import CONSTANTS
@@ -80,7 +78,7 @@ def _fitting(question: Question, target: Side) -> list[Difference]:
     for column, value in zip(laid, values, strict=True):
         divisors.append((column, 1, times(wanted, value)))
         divisors.append((column, 2, times(divisors[-1][2], value)))
-    rows = _stacked(values)
+    rows = stacked(values)
     every = minus(
         Side(rows.value[:, None], rows.bound[:, None]), Side(rows.value[None], rows.bound[None])
     )
@@ -92,9 +90,3 @@ def _fitting(question: Question, target: Side) -> list[Difference]:
         if first != second
     ]
     return sorted(found, key=lambda each: (each.power, abs(each.constant) != 1))
-
-
-def _stacked(sides: list[Side]) -> Side:
-    return Side(
-        torch.stack([side.value for side in sides]), torch.stack([side.bound for side in sides])
-    )

@@ -14,6 +14,7 @@ from torch_ref.compare.explain.question import Question
 from torch_ref.compare.verdict import Side
 
 CLEARLY = 1000.0  # times what rounding allows
+FAR_BELOW = 1e-5
 CONTENTS = (
     no_number,
     zero,
@@ -50,12 +51,17 @@ def wrong_in_places(question: Question) -> Answer | None:
     Elements in which both sides are 0 do not count: a factor 0 makes that of every mistake. Where
     some mistakes are hardly visible, a condition by size may only tell which ones rounding hides.
     """
-    tolerance = question.manual.bound + question.expected.bound
-    clear = ~(question.gap <= CLEARLY * tolerance)[question.wrong]
     for condition in _conditions(question, None):
-        if not condition.by_size or bool(clear.all()):
+        if not condition.by_size or _clearly_wrong(question):
             return Answer(f"is wrong {condition.text}", question.manual)
     return None
+
+
+def _clearly_wrong(question: Question) -> bool:
+    """Whether even the least of the mistakes is far beyond rounding, and not far below the rest."""
+    tolerance = question.manual.bound + question.expected.bound
+    size = (question.gap / tolerance)[question.wrong].nan_to_num(nan=torch.inf)
+    return float(size.min()) >= max(CLEARLY, float(size.median()) * FAR_BELOW)
 
 
 def known_in_part(question: Question) -> Answer | None:

@@ -3,9 +3,10 @@ belongs"; or the right one with a factor too many or too few."""
 
 from torch_ref.compare.explain.contractions import contraction_forms
 from torch_ref.compare.explain.evidence import Answer
-from torch_ref.compare.explain.forms import Catalogue, Form, scaled_copies
+from torch_ref.compare.explain.forms import Form
 from torch_ref.compare.explain.question import Question
 from torch_ref.compare.explain.ratios import Ratio, one_factor
+from torch_ref.compare.explain.search import Catalogue
 
 MOST_FORMS = 12
 STRANGE = 3
@@ -16,7 +17,7 @@ def wrong_product(question: Question) -> Answer | None:
 
     The sentence says what the hand has and what belongs there, as far as both are known.
     """
-    catalogue = Catalogue(question)
+    catalogue = Catalogue.of(question)
     ratio = one_factor(question, catalogue)
     belongs = belonging(question, catalogue)
     if not (ratio or belongs):
@@ -41,13 +42,13 @@ def wrong_product(question: Question) -> Answer | None:
 
 def some_product(question: Question) -> Answer | None:
     """A product or a copy where something else belongs that is no product."""
-    forms = _forms(question, Catalogue(question))
+    forms = _forms(question, Catalogue.of(question))
     return Answer(f"is {forms[0].product}", forms[0].side) if forms else None
 
 
 def belonging(question: Question, catalogue: Catalogue | None = None) -> Form | None:
     """The formula of the expected number, if it is a product with a consumer's gradient."""
-    catalogue = catalogue or Catalogue(question)
+    catalogue = catalogue or Catalogue.of(question)
     target, holds = question.expected, question.described_by
     found = catalogue.forms(target, question.consumers, holds)
     if found:
@@ -65,9 +66,6 @@ def _forms(question: Question, catalogue: Catalogue) -> list[Form]:
     forms = catalogue.forms(question.manual, allowed, question.answered_by, most=MOST_FORMS)
     if forms:
         return forms
-    copies = list(scaled_copies(question, question.upstream))
-    if copies:
-        return copies
     contracted = contraction_forms(
         question, question.manual, question.upstream, question.answered_by
     )
@@ -117,6 +115,8 @@ def _compared(given: Form, belongs: Form | None) -> str:
     """What the formulas themselves tell, where both are of the same gradient; "" otherwise."""
     if belongs is None or given.gradient != belongs.gradient:
         return ""
+    if given.factor is None and belongs.factor and given.constant == belongs.constant:
+        return f"lacks the factor {belongs.factor.text}"
     if given.multiplier == "" and belongs.multiplier:
         return f"lacks the factor {belongs.multiplier}"
     if belongs.multiplier == "" and given.multiplier:

@@ -6,8 +6,9 @@ tested on all of them at once.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class Question:
     """The hand's numbers, the expected ones and which of them count, flat over all draws.
 
     consumers: names through which the expected number flows, "loss" for the direct path.
+    memory: what hypotheses work out once for all of them.
     """
 
     draws: tuple[Evidence, ...]
@@ -36,6 +38,7 @@ class Question:
     expected: Side
     decided: Tensor
     consumers: tuple[str, ...]
+    memory: dict[str, Any] = field(default_factory=dict, init=False)
 
     @staticmethod
     def of(draws: Sequence[Evidence]) -> "Question":

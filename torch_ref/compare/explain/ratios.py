@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import torch
-from torch import Tensor
 
-from torch_ref.compare.explain.arithmetic import over, picked, scaled, times
+from torch_ref.compare.explain.arithmetic import over, picked, scaled, stacked, times
 from torch_ref.compare.explain.evidence import Answer
-from torch_ref.compare.explain.forms import CONSTANTS, MOST_TRIES, Catalogue, Factor
+from torch_ref.compare.explain.forms import CONSTANTS, Factor
 from torch_ref.compare.explain.question import Question
+from torch_ref.compare.explain.search import MOST_TRIES, Catalogue, matching
 from torch_ref.compare.verdict import Side
 
 
@@ -75,18 +75,12 @@ def _extra(text: str, factor: Factor) -> str:
 
 def _candidates(question: Question, catalogue: Catalogue) -> list[tuple[Factor, float, bool]]:
     """(factor, constant, whether it is missing) that fit in the sample, plain ones first."""
-    factors = catalogue.sampled
-    hand, truth = (
-        picked(question.manual, question.sample),
-        picked(question.expected, question.sample),
-    )
+    rows, sample = catalogue.sampled, question.sample
+    hand, truth = picked(question.manual, sample), picked(question.expected, sample)
     found = []
     for constant in CONSTANTS:
-        numbers = scaled(constant, factors)
         for missing, given, wanted in ((True, hand, truth), (False, truth, hand)):
-            product = times(numbers, given)
-            fits = _all_agree(product, wanted)
-            for row in fits.nonzero().reshape(-1).tolist():
+            for row in matching(rows, given, wanted, constant):
                 factor = catalogue.factor(row)
                 if factor is not None and not factor.function.divides:
                     key = (factor.function.weight + (abs(constant) != 1), row)
@@ -100,32 +94,18 @@ def _pairs(
     """Two powers that fit in the sample, and how: exchanged, both extra or both missing."""
     if not powers:
         return
-    sampled = [power.at(question, question.sample) for power in powers]
-    rows = Side(
-        torch.stack([side.value for side in sampled]), torch.stack([side.bound for side in sampled])
-    )
-    hand, truth = (
-        picked(question.manual, question.sample),
-        picked(question.expected, question.sample),
-    )
+    sample = question.sample
+    rows = stacked([power.at(question, sample) for power in powers])
+    hand, truth = picked(question.manual, sample), picked(question.expected, sample)
     with_hand, with_truth = times(rows, hand), times(rows, truth)
-    pairs = list(combinations_with_replacement(range(len(powers)), 2))
+    left, right = torch.tensor(list(combinations_with_replacement(range(len(powers)), 2))).T
+    products = times(picked(rows, left), picked(rows, right))
     for constant in CONSTANTS:
-        scaled_truth = scaled(constant, with_truth)
         for first in range(len(powers)):
             one = Side(with_hand.value[first], with_hand.bound[first])
-            for second in _all_agree(scaled_truth, one).nonzero().reshape(-1).tolist():
+            for second in matching(with_truth, None, one, constant):
                 if powers[first].column != powers[second].column:
                     yield powers[first], powers[second], "exchanged", constant
-        left, right = (torch.tensor(side) for side in zip(*pairs, strict=True))
-        products = times(picked(rows, left), picked(rows, right))
-        products = scaled(constant, products)
         for kind, given, wanted in (("extra", truth, hand), ("missing", hand, truth)):
-            fits = _all_agree(times(products, given), wanted)
-            for place in fits.nonzero().reshape(-1).tolist():
-                first, second = pairs[place]
-                yield powers[first], powers[second], kind, constant
-
-
-def _all_agree(rows: Side, wanted: Side) -> Tensor:
-    return ((rows.value - wanted.value).abs() <= rows.bound + wanted.bound).all(1)
+            for place in matching(products, given, wanted, constant):
+                yield powers[int(left[place])], powers[int(right[place])], kind, constant

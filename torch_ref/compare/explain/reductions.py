@@ -54,12 +54,13 @@ def averaged(question: Question) -> Answer | None:
 
 
 def not_centred(question: Question) -> Answer | None:
-    """expected = hand - mean(hand) over some axes: the mean was not subtracted."""
+    """expected = hand - mean(hand) over some axes, as where the mean was not subtracted."""
     for axes in _subsets(question):
         mean = reduced(question, question.manual, axes, "mean")
         if question.holds(minus(question.manual, mean), question.expected):
             predicted = plus(question.expected, mean)
-            return Answer(f"lacks the subtraction of its mean over {_named(axes)}", predicted)
+            says = f"is the truth plus its own mean over {_named(axes)}, which should be 0"
+            return Answer(says, predicted)
     return None
 
 
