@@ -99,9 +99,9 @@ BUGS: dict[str, tuple[Twin, str, str, str, str]] = {
     "GELU: the half forgotten": (
         gelu_twin, "gelu_backward", "dy * 0.5 * x", "dy * x", "tanh"),
     "GELU: sigmoid' for tanh'": (
-        gelu_twin, "gelu_backward", "dtanh * 4 * right * left", "dtanh * right * left", "inner"),
+        gelu_twin, "gelu_backward", "(4 * right * left)", "(right * left)", "inner"),
     "GELU: 1 - tanh for 1 - tanh^2": (
-        gelu_twin, "gelu_backward", "dtanh * 4 * right * left", "dtanh * 2 * left", "inner"),
+        gelu_twin, "gelu_backward", "(4 * right * left)", "(2 * left)", "inner"),
     # LSTM cell
     "LSTM: the next step's dL/dc dropped": (
         lstm_twin, "lstm_backward",

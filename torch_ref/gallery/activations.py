@@ -88,7 +88,7 @@ def gelu_backward(values: Values) -> Values:
 
     dy = values["upstream"]  # (batch, features)
     dtanh = dy * 0.5 * x  # (batch, features)
-    dinner = dtanh * 4 * right * left  # (batch, features)
+    dinner = dtanh * (4 * right * left)  # (batch, features)
     slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)  # (batch, features)
     dx = dy * right + dinner * slope  # (batch, features)
     return {"y": dy, "tanh": dtanh, "inner": dinner, "x": dx}
