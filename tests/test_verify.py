@@ -322,3 +322,25 @@ def test_the_report_without_explanation_is_the_same_but_for_it() -> None:
     assert told.explanation == "dL/dw has the wrong sign"
     assert silent.explanation == ""
     assert told.rows == silent.rows
+
+
+@pytest.mark.parametrize("shape", [None, (3, 2)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_hand_that_computes_in_numpy_is_granted_the_references_bound(
+    shape: tuple[int, ...] | None, dtype: torch.dtype
+) -> None:
+    def by_numpy(values: Values) -> Values:
+        x, w = (values[name].numpy() for name in ("x", "w"))
+        y = np.tanh(w * x)
+        return {"y": torch.as_tensor(2 * y), "w": torch.as_tensor(2 * y * (1 - y) * (1 + y) * x)}
+
+    def loss(values: Values) -> Values:
+        found = reference(values)
+        return {**found, "loss": found["loss"] if shape is None else found["loss"].sum()}
+
+    def drawn(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=shape), "w": draw.uniform(0.5, 2.0, shape=shape)}
+
+    report = verify(Twin("numpy", drawn, loss, by_numpy), cases=300, dtype=dtype)
+    report.assert_agreement()
+    assert "granted that of the reference in its dtype" in report.notes[0]

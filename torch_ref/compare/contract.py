@@ -153,14 +153,16 @@ def check_reference(twin: Twin, inputs: Values) -> None:
         ) from error
 
 
-def copy_of(value: Tensor) -> Tensor:
-    """The same numbers in memory of their own, laid out alike, repeated slices included."""
+def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: base) -> Tensor:
+    """The same numbers in memory of their own, laid out alike, repeated slices included; with a
+    `change`, numbers of the same shape made from them."""
     repeated = [axis for axis, stride in enumerate(value.stride()) if stride == 0]
     base = value
     for axis in repeated:
         base = base.narrow(axis, 0, min(1, base.shape[axis]))
     room = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device)
-    return room.copy_(base).expand(value.shape) if repeated else room.copy_(base)
+    room.copy_(change(base))
+    return room.expand(value.shape) if repeated else room
 
 
 def run_manual(twin: Twin, inputs: Values) -> tuple[Values, list[str], list[str]]:
