@@ -45,28 +45,42 @@ class Quantity:
     is_whole: bool = False
     zero: str = ""
 
-    def credible(self, wrong: Tensor, right: Tensor) -> bool:
-        """Whether chance would not choose just these: enough different numbers on both sides."""
-        if self.sources is None:
-            chosen, left = int(wrong.sum()), int(right.sum())
-        else:
-            chosen, left = (_different(self.sources[mask]) for mask in (wrong, right))
-        ways = math.lgamma(chosen + left + 1) - math.lgamma(chosen + 1) - math.lgamma(left + 1)
-        return min(chosen, left) >= ELEMENTS_NEEDED and ways / math.log(2) >= BITS_NEEDED
+    def credible(self, question: Question, right: Tensor, *, by_size: bool) -> bool:
+        """Whether chance would not choose just the wrong elements from these and the right ones.
+
+        A condition by size is judged within each draw: draws that are wrong as a whole differ from
+        the others in the size of everything.
+        """
+        sources = torch.arange(len(right)) if self.sources is None else self.sources
+        flat = (sources, question.wrong, right)
+        parts = [question.split(each) for each in flat] if by_size else [[each] for each in flat]
+        bits, chosen, left = 0.0, 0, 0
+        for codes, is_wrong, is_right in zip(*parts, strict=True):
+            counts = _different(codes[is_wrong]), _different(codes[is_right])
+            ways = math.lgamma(sum(counts) + 1) - sum(math.lgamma(count + 1) for count in counts)
+            bits += ways / math.log(2)
+            chosen, left = chosen + counts[0], left + counts[1]
+        return min(chosen, left) >= ELEMENTS_NEEDED and bits >= BITS_NEEDED
 
 
 def selecting(question: Question, right: Tensor) -> list[Condition]:
-    """Conditions that hold in all wrong elements and in none of `right`, the plainest first."""
+    """Conditions that hold in all wrong elements and in none of `right`, the plainest first.
+
+    Right elements in which both sides are 0 must be outside, too, but lend no credit.
+    """
     wrong = question.wrong
-    if not bool(wrong.any()) or not bool(right.any()):
+    telling = right & ((question.manual.value != 0) | (question.expected.value != 0))
+    if not bool(wrong.any()) or not bool(telling.any()):
         return []
     quantities = list(_quantities(question))
     found = []
     for quantity in quantities:
         condition = _threshold(quantity, wrong, right)
-        if condition is not None and quantity.credible(wrong, right):
+        if condition is None:
+            continue
+        if quantity.credible(question, telling, by_size=condition.by_size):
             found.append(condition)
-    return found or _comparisons(quantities, wrong, right)
+    return found or _comparisons(question, quantities, right, telling)
 
 
 def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | None:
@@ -107,11 +121,14 @@ def _nearest(low: float, high: float, quantity: Quantity) -> str:
     """What is known of a limit that lies anywhere between two numbers that are far apart."""
     if quantity.is_whole or high - low <= VAGUE * max(abs(low), abs(high)):
         return ""
-    return f" (or any limit from {low:.3g} to {high:.3g})"
+    return f" (or any limit from {low + 0.0:.3g} to {high + 0.0:.3g})"
 
 
-def _comparisons(quantities: list[Quantity], wrong: Tensor, right: Tensor) -> list[Condition]:
+def _comparisons(
+    question: Question, quantities: list[Quantity], right: Tensor, telling: Tensor
+) -> list[Condition]:
     """Conditions on two quantities: equal, or one larger than the other."""
+    wrong = question.wrong
     usable = [quantity for quantity in quantities if not quantity.is_mask]
     if len(usable) < 2:
         return []
@@ -126,8 +143,8 @@ def _comparisons(quantities: list[Quantity], wrong: Tensor, right: Tensor) -> li
             mask = compare(first.numbers, second.numbers)
             if not bool(mask[wrong].all()) or bool(mask[right].any()):
                 continue
-            if first.credible(wrong, right) and second.credible(wrong, right):
-                by_size = text != "==" and not (first.is_whole and second.is_whole)
+            by_size = text != "==" and not (first.is_whole and second.is_whole)
+            if all(each.credible(question, telling, by_size=by_size) for each in (first, second)):
                 return [Condition(f"{first.label} {text} {second.label}", mask, by_size)]
     return []
 

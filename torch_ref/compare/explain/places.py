@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from torch_ref.compare.explain.arithmetic import agree
 from torch_ref.compare.explain.conditions import Condition, selecting
@@ -29,39 +30,46 @@ CONTENTS = (
 def known_in_places(question: Question) -> Answer | None:
     """A known mistake exactly where a condition holds, no mistake elsewhere.
 
-    A right element in such a place is no exception where what is there happens to be right.
+    Where no condition selects the wrong elements alone, right ones may be among them if what is
+    there happens to be right.
     """
     content = _content(question)
     if content is None:
         return None
-    for condition in _conditions(question, content):
-        mask = condition.mask
-        predicted = Side(
-            torch.where(mask, content.predicted.value, question.expected.value),
-            torch.where(mask, content.predicted.bound, question.expected.bound),
-        )
-        if _fits(question, predicted):
-            return Answer(f"{content.predicate}{_pause(content)} {condition.text}", predicted)
+    happens_to_be_right = agree(question.manual, content.predicted)
+    for right in (question.right, question.right & ~happens_to_be_right):
+        for condition in _conditions(question, right):
+            mask = condition.mask
+            predicted = Side(
+                torch.where(mask, content.predicted.value, question.expected.value),
+                torch.where(mask, content.predicted.bound, question.expected.bound),
+            )
+            if _fits(question, predicted):
+                return Answer(f"{content.predicate}{_pause(content)} {condition.text}", predicted)
     return None
 
 
 def wrong_in_places(question: Question) -> Answer | None:
     """Wrong exactly where a condition holds, whatever the mistake.
 
-    Elements in which both sides are 0 do not count: a factor 0 makes that of every mistake. Where
-    some mistakes are hardly visible, a condition by size may only tell which ones rounding hides.
+    Elements in which both sides are 0 may be left aside: a factor 0 makes that of every mistake.
+    Where some mistakes are hardly visible, a condition by size may only tell which ones rounding
+    hides.
     """
-    for condition in _conditions(question, None):
-        if not condition.by_size or _clearly_wrong(question):
-            return Answer(f"is wrong {condition.text}", question.manual)
+    both_zero = (question.manual.value == 0) & (question.expected.value == 0)
+    for right, aside in ((question.right, ""), (question.right & ~both_zero, ", zeros aside")):
+        for condition in _conditions(question, right):
+            if not condition.by_size or _clearly_wrong(question):
+                return Answer(f"is wrong {condition.text}{aside}", question.manual)
     return None
 
 
 def _clearly_wrong(question: Question) -> bool:
     """Whether even the least of the mistakes is far beyond rounding, and not far below the rest."""
     tolerance = question.manual.bound + question.expected.bound
-    size = (question.gap / tolerance)[question.wrong].nan_to_num(nan=torch.inf)
-    return float(size.min()) >= max(CLEARLY, float(size.median()) * FAR_BELOW)
+    size = (question.gap / tolerance)[question.wrong]
+    size = size[size.isfinite()]
+    return not len(size) or float(size.min()) >= max(CLEARLY, float(size.median()) * FAR_BELOW)
 
 
 def known_in_part(question: Question) -> Answer | None:
@@ -80,11 +88,8 @@ def _content(question: Question) -> Answer | None:
     return next((answer for find in CONTENTS if (answer := find(inside))), None)
 
 
-def _conditions(question: Question, content: Answer | None) -> list[Condition]:
+def _conditions(question: Question, right: Tensor) -> list[Condition]:
     """What selects the wrong elements, said as "exactly where ..."; another way to say it added."""
-    right = question.right & ~((question.manual.value == 0) & (question.expected.value == 0))
-    if content is not None:
-        right = right & ~agree(question.manual, content.predicted)
     found = selecting(question, right)
     said = []
     for place, condition in enumerate(found):

@@ -23,11 +23,10 @@ def wrong_product(question: Question) -> Answer | None:
     if not (ratio or belongs):
         return None
     forms = _forms(question, catalogue)
-    if not (ratio or forms):
+    near = [form for form in forms if _strangeness(form, belongs) < STRANGE]
+    given = sorted(near, key=lambda form: _strangeness(form, belongs))
+    if not (ratio or given):
         return None
-    given = sorted(forms, key=lambda form: _strangeness(form, belongs))
-    if ratio and given and _strangeness(given[0], belongs) == STRANGE:
-        given = []
     if ratio and given and belongs and not _simpler(ratio, given[0], belongs):
         says = ""
     else:
