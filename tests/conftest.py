@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+# As many processes as processors share the tests: threads of torch's own would only be in the way.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> str:

@@ -3,8 +3,10 @@
 import importlib
 import inspect
 import pkgutil
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import gallery_bugs_1
 import gallery_bugs_2
@@ -12,11 +14,15 @@ import pytest
 import torch
 
 import torch_ref.gallery
-from torch_ref import Twin, verify
-from torch_ref.compare import DTYPES
+from torch_ref import Report, Twin, verify
+from torch_ref.compare.verify import DTYPES, Judge
 
 BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
 CASES = 20  # every stratum twice
+Graphs = dict[Any, Any]
+# Recording takes most of the time: a reference is the same for every dtype and every bug.
+REFERENCES: defaultdict[str, Graphs] = defaultdict(dict)
+RIGHT: defaultdict[str, Graphs] = defaultdict(dict)
 
 
 def twins() -> Iterator[tuple[str, Twin]]:
@@ -41,21 +47,30 @@ def broken(twin: Twin, function: str, right: str, wrong: str) -> Twin:
     return replace(twin, manual=namespace[twin.manual.__name__])
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def judged(twin: Twin, dtype: str, manual_graphs: Graphs, device: str = "cpu") -> Report:
+    """As `verify` does, with graphs kept from one call to the next."""
+    judging = Judge(twin, DTYPES[dtype], torch.device(device), seed=0)
+    judging.recorder.share_graphs(REFERENCES[twin.name + device], manual_graphs)
+    for batch in judging.cases.batches(CASES):
+        judging.judge(batch)
+    return judging.report(CASES, explain=False)
+
+
 @pytest.mark.parametrize("name", TWINS)
-def test_a_right_backward_pass_agrees(name: str, dtype: str, device: str) -> None:
-    report = verify(TWINS[name], cases=CASES, dtype=DTYPES[dtype], device=device)
-    report.assert_agreement()
-    assert not report.notes, report.notes
+def test_a_right_backward_pass_agrees(name: str, device: str) -> None:
+    for dtype in ("float64", "float32", "bfloat16"):
+        report = judged(TWINS[name], dtype, RIGHT[name + device], device)
+        report.assert_agreement()
+        assert not report.notes, report.notes
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("bug", BUGS)
-def test_a_planted_bug_is_caught_and_named(bug: str, dtype: torch.dtype) -> None:
+def test_a_planted_bug_is_caught_and_named(bug: str) -> None:
     twin, function, right, wrong, first_wrong = BUGS[bug]
-    wrong_twin = broken(twin, function, right, wrong)
-    report = verify(wrong_twin, cases=CASES, dtype=dtype, explain=False)
-    assert (report.verdict, report.first_wrong) == ("differ", first_wrong)
+    wrong_twin, graphs = broken(twin, function, right, wrong), Graphs()
+    for dtype in ("float64", "float32"):
+        report = judged(wrong_twin, dtype, graphs)
+        assert (report.verdict, report.first_wrong) == ("differ", first_wrong), dtype
 
 
 @pytest.mark.parametrize("bug", list(BUGS)[::10])

@@ -23,6 +23,7 @@ DTYPES = {
     "float16": torch.float16,
 }
 BATCHED_CASES, SINGLE_CASES = 100_000, 100
+LARGE = 2**18  # numbers in the inputs of a case
 SUSPECTS = 6  # batches with something wrong in them that a diagnosis looks at
 
 
@@ -53,7 +54,7 @@ def verify(
     _check_arguments(cases, dtype, seed)
     judging = Judge(twin, dtype, as_device(device), int(seed))
     wanted = int(cases) if cases is not None else judging.default_cases
-    with _one_thread(judging.cases.batched):
+    with _one_thread(judging.small):
         for batch in judging.cases.batches(wanted):
             judging.judge(batch)
             if progress:
@@ -97,12 +98,12 @@ def _whole(number: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _one_thread(batched: bool) -> Iterator[None]:
-    """Shards fit the cache: splitting their small operations over threads costs more than it gives
-    (measured: 10 times the time where the cores are shared)."""
+def _one_thread(small: bool) -> Iterator[None]:
+    """Shards and small cases fit the cache: splitting their operations over threads costs more than
+    it gives (measured: 10 times the time where the cores are shared)."""
     before = torch.get_num_threads()
     try:
-        if batched:
+        if small:
             torch.set_num_threads(1)
         yield
     finally:
@@ -124,6 +125,14 @@ class Judge:
     @property
     def default_cases(self) -> int:
         return BATCHED_CASES if self.cases.batched else SINGLE_CASES
+
+    @property
+    def small(self) -> bool:
+        """Whether a batch is too small for threads to gain anything."""
+        if self.cases.batched:
+            return True
+        sizes = (value.numel() for value in self.cases.case(0).inputs.values())
+        return sum(sizes) < LARGE
 
     def judge(self, batch: Batch) -> None:
         """Judge all quantities on a batch; in halves where it does not fit into memory."""

@@ -50,6 +50,8 @@ def unbounded_like(result: Tensor) -> Tensor:
 
 def open_index(operation: Operation) -> bool:
     """Whether rounding could change an integer argument."""
+    if all(floating(arg) or not isinstance(arg, (Tensor, list, tuple)) for arg in operation.args):
+        return False
     flat_args, _ = pytree.tree_flatten(operation.args)
     flat_errors, _ = pytree.tree_flatten(operation.errors, is_leaf=lambda leaf: leaf is None)
     return any(

@@ -83,16 +83,13 @@ class _Walker:
         raise ValueError("The recorded graph has no output.")
 
     def step(self, node: Node, value: dict[Node, Any], bound: dict[Node, Any]) -> tuple[Any, Bound]:
-        args, kwargs = pytree.tree_map_only(Node, value.__getitem__, (node.args, dict(node.kwargs)))
-        errors, _ = pytree.tree_map(
-            lambda leaf: bound[leaf] if isinstance(leaf, Node) else None,
-            (node.args, {}),
-            is_leaf=lambda leaf: leaf is None or not isinstance(leaf, (list, tuple, dict)),
-        )
+        args = tuple(_looked_up(arg, value) for arg in node.args)
+        kwargs = {name: _looked_up(arg, value) for name, arg in node.kwargs.items()}
+        errors = tuple(_errors_of(arg, bound) for arg in node.args)
         target: Any = node.target
         with torch.no_grad():
             result = target(*args, **kwargs)
-        inexact = any(leaf is not None for leaf in pytree.tree_leaves(errors))
+        inexact = any(_is_some(error) for error in errors)
         if not inexact and not rounds(node) and not has_kinks(node):
             return result, None
         operation = Operation(node, args, kwargs, errors, result, self.arithmetic, self.report_kink)
@@ -123,6 +120,24 @@ class _Walker:
         else:
             found = mask.any().reshape(1)
         self.kinks = found if self.kinks is None else self.kinks | found
+
+
+def _looked_up(arg: Any, value: dict[Node, Any]) -> Any:
+    """An argument of a node, with values in place of nodes."""
+    if isinstance(arg, Node):
+        return value[arg]
+    return [_looked_up(item, value) for item in arg] if isinstance(arg, (list, tuple)) else arg
+
+
+def _errors_of(arg: Any, bound: dict[Node, Any]) -> Any:
+    """The bound on an argument, in the same nesting; None for what is no node, and for exact."""
+    if isinstance(arg, Node):
+        return bound[arg]
+    return [_errors_of(item, bound) for item in arg] if isinstance(arg, (list, tuple)) else None
+
+
+def _is_some(error: Any) -> bool:
+    return any(map(_is_some, error)) if isinstance(error, (list, tuple)) else error is not None
 
 
 def _masks_only(operation: Operation) -> bool:
