@@ -1,5 +1,6 @@
 """Hand-made evidence of a wrong gradient, for the tests of `torch_ref.compare.explain`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -35,7 +36,7 @@ class Maker:
         if not value.is_floating_point():
             return Side(value, torch.zeros(value.shape, dtype=torch.float64))
         noise = torch.rand(value.shape, generator=self.generator, dtype=torch.float64) - 0.5
-        bound = RELATIVE * (value.abs() + value.abs().mean() / 100)  # sums may have cancelled
+        bound = RELATIVE * (value.abs() + value.abs().nanmean() / 100)  # sums may have cancelled
         return Side(value + bound * noise, bound)
 
     def evidence(self, name: str, manual: Tensor, paths: Tensors) -> Evidence:
@@ -53,3 +54,22 @@ class Maker:
             gradients={key: self.side(value) for key, value in gradients.items()},
             paths=sides,
         )
+
+
+Scenario = Callable[[Maker], Evidence]
+SCENARIOS: dict[str, tuple[Scenario, str]] = {}
+
+
+def scenario(phrase: str) -> Callable[[Scenario], Scenario]:
+    """Registers a way to be wrong and the phrase that the sentence must contain."""
+
+    def register(make: Scenario) -> Scenario:
+        SCENARIOS[make.__name__] = (make, phrase)
+        return make
+
+    return register
+
+
+def draws(make: Scenario, seed: int = 0, count: int = 6) -> list[Evidence]:
+    generator = torch.Generator().manual_seed(seed)
+    return [make(Maker(generator)) for _ in range(count)]

@@ -4,12 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import explain_batched  # noqa: F401  registers scenarios
+import explain_one_case  # noqa: F401
+import explain_rows  # noqa: F401
 import pytest
 import torch
-from explain_maker import RELATIVE, Maker
+from explain_maker import RELATIVE, SCENARIOS, Maker, draws
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_explain import SCENARIOS, draws
 from torch import Tensor
 
 from torch_ref.compare.explain import Evidence, explain

@@ -37,7 +37,12 @@ def times(left: Side, right: Side) -> Side:
         + left.bound * right.value.abs()
         + left.bound * right.bound
     )  # fmt: skip
-    return Side(value, moved + _rounding(value, 1))
+    exact_zero = _is_exact_zero(left) | _is_exact_zero(right)  # whatever the other one's bound is
+    return Side(value, torch.where(exact_zero, 0.0, moved) + _rounding(value, 1))
+
+
+def _is_exact_zero(side: Side) -> Tensor:
+    return (side.value == 0) & (side.bound == 0)
 
 
 def scaled(constant: float, side: Side) -> Side:

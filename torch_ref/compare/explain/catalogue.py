@@ -24,6 +24,7 @@ from torch_ref.compare.explain.reductions import (
     missing_reduction,
     not_centred,
 )
+from torch_ref.compare.explain.scatter import overwritten
 from torch_ref.compare.explain.search import Catalogue
 from torch_ref.compare.verdict import Side
 
@@ -57,10 +58,11 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     difference_instead,
     extra_term,
     not_centred,
+    overwritten,
     cut_short,
     clipped,
-    known_in_places,
     missing_reduction,
+    known_in_places,
     _two_factors,
     wrong_in_places,
     factor_along_axes,

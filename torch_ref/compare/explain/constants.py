@@ -11,11 +11,12 @@ from torch_ref.compare.explain.sizes import named_size_ratio, size_behind
 
 def no_number(question: Question) -> Answer | None:
     """The hand has NaN, or an infinity, in every decided element."""
-    hand = question.manual.value[question.decided]
-    if bool(hand.isnan().all()):
-        return Answer("is not a number", question.manual)
-    if bool((~hand.isfinite()).all()):
-        return Answer("is infinite or not a number", question.manual)
+    hand = question.manual.value
+    predicted = exact(torch.where(hand.isfinite(), torch.nan, hand))
+    if bool(hand[question.decided].isnan().all()):
+        return Answer("is not a number", exact(torch.full_like(hand, torch.nan)))
+    if not bool(hand[question.decided].isfinite().any()):
+        return Answer("is infinite or not a number", predicted)
     return None
 
 

@@ -11,7 +11,7 @@ def nearest_facts(question: Question) -> str:
     facts = [f"it is wrong in {wrong / decided:.2%} of the decided elements"]
     hand, expected = question.manual.value[question.wrong], question.expected.value[question.wrong]
     ratio = (hand / expected)[expected != 0]
-    ratio = ratio[ratio.isfinite()]
+    ratio = ratio[ratio.isfinite()] + 0.0  # no -0
     if len(ratio):
         low, high = float(ratio.min()), float(ratio.max())
         middle = float(ratio.median())

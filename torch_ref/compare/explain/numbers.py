@@ -54,6 +54,7 @@ def shortest_between(low: float, high: float) -> float:
 
 def written(number: float, digits: int = 17) -> str:
     """A number without needless digits, and without an exponent where that is short, too."""
+    number += 0.0  # no -0
     texts = (f"{number:.{count}g}" for count in range(1, digits + 1))
     text = next((text for text in texts if float(text) == number), f"{number:.{digits}g}")
     plain = f"{number:.{digits}f}".rstrip("0").rstrip(".")

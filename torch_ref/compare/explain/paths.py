@@ -21,6 +21,7 @@ from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import Form
 from torch_ref.compare.explain.products import belonging, wrong_product
 from torch_ref.compare.explain.question import Question
+from torch_ref.compare.explain.scatter import overwritten
 from torch_ref.compare.verdict import Side
 
 MOST_PATHS = 5  # with more, one path alone is varied, or survives
@@ -55,7 +56,7 @@ def wrong_path(question: Question) -> Answer | None:
     for name, path in paths.items():
         others = total([side for other, side in paths.items() if other != name])
         part = question.about(minus(question.manual, others), path, name)
-        answer = constant_ratio(part) or wrong_product(part)
+        answer = constant_ratio(part) or wrong_product(part) or overwritten(part)
         if answer is not None:
             predicate = f"has a wrong path {_through(name)}: it {answer.predicate}"
             return Answer(predicate, plus(others, answer.predicted))

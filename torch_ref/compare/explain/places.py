@@ -31,14 +31,18 @@ def known_in_places(question: Question) -> Answer | None:
     """A known mistake exactly where a condition holds, no mistake elsewhere.
 
     Where no condition selects the wrong elements alone, right ones may be among them if what is
-    there happens to be right.
+    there happens to be right. If it is right in all right elements, it is what the hand has
+    everywhere.
     """
     content = _content(question)
     if content is None:
         return None
-    happens_to_be_right = agree(question.manual, content.predicted)
+    happens_to_be_right = question.right & agree(question.manual, content.predicted)
+    strict = True
     for right in (question.right, question.right & ~happens_to_be_right):
         for condition in _conditions(question, right):
+            if strict and condition.by_size and not _tells(question, happens_to_be_right):
+                continue
             mask = condition.mask
             predicted = Side(
                 torch.where(mask, content.predicted.value, question.expected.value),
@@ -46,7 +50,14 @@ def known_in_places(question: Question) -> Answer | None:
             )
             if _fits(question, predicted):
                 return Answer(f"{content.predicate}{_pause(content)} {condition.text}", predicted)
-    return None
+        strict = False
+    everywhere = bool(happens_to_be_right[question.right].all())
+    return content if everywhere and bool(question.right.any()) else None
+
+
+def _tells(question: Question, happens_to_be_right: Tensor) -> bool:
+    """Whether a condition by size may select among elements that all have the same formula."""
+    return not bool(happens_to_be_right.any()) or _clearly_wrong(question)
 
 
 def wrong_in_places(question: Question) -> Answer | None:
@@ -102,9 +113,9 @@ def _conditions(question: Question, right: Tensor) -> list[Condition]:
 
 
 def _fits(question: Question, predicted: Side) -> bool:
-    """Whether it is the hand's number, or neither is a number, in every decided element."""
-    neither = question.manual.value.isnan() & predicted.value.isnan()
-    fits = agree(question.manual, predicted) | neither
+    """Whether it is the hand's number, NaN and infinities included, in every decided element."""
+    hand, value = question.manual.value, predicted.value
+    fits = agree(question.manual, predicted) | (hand == value) | (hand.isnan() & value.isnan())
     return bool(fits[question.decided].all())
 
 
