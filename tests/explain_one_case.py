@@ -166,6 +166,12 @@ def softmax_with_another_sum(maker: Maker) -> Evidence:
     return maker.evidence("x", y * (dy - dy.square().sum(1, keepdim=True)), {"y": truth})
 
 
+@scenario("dL/dx has the sum over axis 0 of y * dL/dy where that over axis 1 belongs")
+def softmax_over_the_batch(maker: Maker) -> Evidence:
+    y, dy, truth = softmax(maker)
+    return maker.evidence("x", y * (dy - (y * dy).sum(0, keepdim=True)), {"y": truth})
+
+
 @scenario("dL/dx is the truth plus its own mean over axis 1, which should be 0")
 def mean_not_subtracted(maker: Maker) -> Evidence:
     _, dy, _ = softmax(maker)

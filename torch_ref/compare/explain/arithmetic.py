@@ -38,7 +38,8 @@ def times(left: Side, right: Side) -> Side:
         + left.bound * right.bound
     )  # fmt: skip
     exact_zero = _is_exact_zero(left) | _is_exact_zero(right)  # whatever the other one's bound is
-    return Side(value, torch.where(exact_zero, 0.0, moved) + _rounding(value, 1))
+    moved = torch.where(exact_zero, 0.0, moved.nan_to_num(nan=torch.inf, posinf=torch.inf))
+    return Side(value, moved + _rounding(value, 1))
 
 
 def _is_exact_zero(side: Side) -> Tensor:

@@ -26,6 +26,7 @@ from torch_ref.compare.explain.reductions import (
 )
 from torch_ref.compare.explain.scatter import overwritten
 from torch_ref.compare.explain.search import Catalogue
+from torch_ref.compare.explain.wrong_axis import wrong_axis
 from torch_ref.compare.verdict import Side
 
 Hypothesis = Callable[[Question], Answer | None]
@@ -61,6 +62,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     overwritten,
     cut_short,
     clipped,
+    wrong_axis,
     missing_reduction,
     known_in_places,
     _two_factors,

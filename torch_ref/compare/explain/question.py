@@ -23,6 +23,7 @@ BITS_NEEDED = 48.0
 BITS_AN_ELEMENT = 16.0  # at most: numbers such as 1 and 1/2 coincide more often than digits tell
 RATIOS_NEEDED = 3  # different ratios hand / expected, where an answer names a quantity
 SAMPLE = 24
+MANY_CASES = 64  # fewer are taken for an axis like any other
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +78,8 @@ class Question:
 
     @cached_property
     def batched(self) -> bool:
-        """Whether the first dimension of every tensor is the cases."""
-        return all(
+        """Whether the first dimension of every tensor is the cases, which are many."""
+        return all(draw.manual.value.shape[:1] >= (MANY_CASES,) for draw in self.draws) and all(
             side.value.ndim > 0 and side.value.shape[:1] == draw.manual.value.shape[:1]
             for draw in self.draws
             for side in (*draw.values.values(), *draw.gradients.values())

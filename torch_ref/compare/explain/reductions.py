@@ -41,7 +41,7 @@ def averaged(question: Question) -> Answer | None:
     near = (*question.consumers, *question.upstream)
     sources: list[tuple[str, Side]] = [("its", question.expected)]
     for column in columns(question, tuple(dict.fromkeys(near)), is_gradient=True):
-        if None not in column.lies_along and column.lies_along == tuple(range(_axes(question))):
+        if None not in column.lies_along and column.lies_along == tuple(range(axes_of(question))):
             sources.append((f"the {{}} of {column.label}", column.at(question)))
     for label, side in sources:
         for axes in _subsets(question, batch=True):
@@ -182,14 +182,15 @@ def _answers_long_lines(question: Question, fitted: tuple[Side, Tensor]) -> bool
     return most and inside.answered_by(predicted)
 
 
-def _axes(question: Question) -> int:
+def axes_of(question: Question) -> int:
+    """How many axes the quantity has; 0 where that varies."""
     counts = {draw.manual.value.ndim for draw in question.draws}
     return counts.pop() if len(counts) == 1 else 0
 
 
 def _subsets(question: Question, *, batch: bool = False) -> Iterator[Axes]:
     """Sets of axes, small ones first; the cases of a batched twin only where `batch`."""
-    count = _axes(question)
+    count = axes_of(question)
     if count > MOST_AXES:
         return
     first = 1 if question.batched and not batch else 0
