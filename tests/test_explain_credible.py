@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torch_ref.compare.explain import Evidence, explain
 from torch_ref.compare.explain.arithmetic import applied, minus, over, plus, times
-from torch_ref.compare.explain.functions import FUNCTIONS
+from torch_ref.compare.explain.functions import FUNCTIONS, Function
 from torch_ref.compare.explain.numbers import constant_between, shortest_between, written
 from torch_ref.compare.verdict import Side
 
@@ -206,11 +206,11 @@ def test_arithmetic_covers_the_true_values(operation: Callable[[Side, Side], Sid
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.text)
-def test_functions_cover_the_true_values(function: object) -> None:
+def test_functions_cover_the_true_values(function: Function) -> None:
     maker = Maker(torch.Generator().manual_seed(1))
     true = maker.normal(2000).abs() + 0.01
     noisy = maker.side(true)
-    result, exact = function.of(noisy), function.of(Side(true, 0 * true))  # type: ignore[attr-defined]
+    result, exact = function.of(noisy), function.of(Side(true, 0 * true))
     assert bool(((result.value - exact.value).abs() <= result.bound + exact.bound).all())
     assert bool((result.bound <= 100 * RELATIVE * (result.value.abs() + 1)).all())
 

@@ -180,7 +180,7 @@ def size_behind(question: Question, constant: float) -> str:
             meaning = _meaning(question, ratio, size)
             if number >= TELLING_SIZE and len(size.axes) == 1:
                 return meaning or f" ({number} is {size.text})"
-            if number > 2 and plain:
+            if number >= LARGEST_DOUBTFUL and plain:
                 return f" ({number} is {size.text})"
     return ""
 
