@@ -35,6 +35,7 @@ def series() -> dict[tuple[str, str], Series]:
     return {(one.tool, one.dtype): one for one in measure(256, 1, FEW_ERRORS)}
 
 
+@pytest.mark.slow
 def test_every_tool_is_asked_in_every_dtype_that_it_is_made_for(
     series: dict[tuple[str, str], Series],
 ) -> None:
@@ -49,6 +50,7 @@ def test_every_tool_is_asked_in_every_dtype_that_it_is_made_for(
         assert all(0 <= low <= share <= 1 for low, share in zip(one.worst, one.cases, strict=True))
 
 
+@pytest.mark.slow
 def test_each_tool_catches_what_it_can_and_no_more(
     series: dict[tuple[str, str], Series],
 ) -> None:
@@ -65,6 +67,7 @@ def test_each_tool_catches_what_it_can_and_no_more(
         assert series[tool, "float64"].smallest_caught(FEW_ERRORS) == 1e-1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x6", "w34", "x1"])
 def test_planting_in_all_gradients_is_planting_in_each_in_turn(name: str) -> None:
     twin, error, count = ordinary_twin(), 1e-13, 512

@@ -24,9 +24,7 @@ _HOME = {
     "AssignmentNet": "torch_ref.module",
     "ItakuraSaitoLoss": "torch_ref.module",
     "assignment_twin": "torch_ref.assignment",
-} | dict.fromkeys(
-    ("Draw", "Report", "Row", "Twin", "TwinError", "verify"), "torch_ref.compare"
-)
+} | dict.fromkeys(("Draw", "Report", "Row", "Twin", "TwinError", "verify"), "torch_ref.compare")
 
 
 def __getattr__(name: str) -> Any:  # so that `gradtwin --help` need not wait for torch
