@@ -68,6 +68,12 @@ def scale_forgotten(maker: Maker) -> Evidence:
     return maker.evidence("x", dy @ weight * x.shape[1] ** 0.5, {"y": dy @ weight})
 
 
+@scenario("dL/dx is 8 times the truth (64 is the size of axis 1 of x: its square root)")
+def scale_of_one_size_forgotten(maker: Maker) -> Evidence:
+    _, weight, dy = linear(maker, 3, 64, 5)
+    return maker.evidence("x", dy @ weight * 8, {"y": dy @ weight})
+
+
 @scenario("dL/dx is K/N of the truth, K being the number of True elements in mask")
 def mean_over_the_ignored(maker: Maker) -> Evidence:
     x, weight, dy = linear(maker, maker.size(5, 9), 3, 4)

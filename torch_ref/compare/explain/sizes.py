@@ -170,17 +170,17 @@ class _Probe:
 def size_behind(question: Question, constant: float) -> str:
     """What to say after "is 1/32 of the truth" if a size is the reason for it, else ""."""
     for ratio in _RATIOS[:4]:
+        plain = ratio.mean_for_sum or ratio.sum_for_mean
         for size in _sizes(question):
             number = size.numbers[0]
-            plain = ratio.mean_for_sum or ratio.sum_for_mean
             if len(set(size.numbers)) > 1 or number < 2 or ratio.of(number) != constant:
                 continue
-            if len(size.axes) > 1 and not plain:
-                continue
-            meaning = _meaning(question, ratio, size)
-            if number >= TELLING_SIZE and len(size.axes) == 1:
-                return meaning or f" ({number} is {size.text})"
-            if number >= LARGEST_DOUBTFUL and plain:
+            if not plain:
+                if len(size.axes) == 1 and (number >= TELLING_SIZE**2 or number**0.5 % 1):
+                    return f" ({number} is {size.text}: its square root)"
+            elif number >= TELLING_SIZE and len(size.axes) == 1 and size.like is None:
+                return _meaning(question, ratio, size)
+            elif number >= LARGEST_DOUBTFUL:
                 return f" ({number} is {size.text})"
     return ""
 
