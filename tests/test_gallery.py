@@ -18,7 +18,7 @@ from torch_ref import Report, Twin, verify
 from torch_ref.compare.verify import DTYPES, Judge
 
 BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
-CASES = 27  # every stratum three times, in other sizes each time
+CASES = 36  # every stratum four times, once with each way to choose sizes
 Graphs = dict[Any, Any]
 # Recording takes most of the time: a reference is the same for every dtype and every bug.
 REFERENCES: defaultdict[str, Graphs] = defaultdict(dict)
