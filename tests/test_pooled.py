@@ -1,12 +1,13 @@
 """What many cases show together: small systematic errors are caught, right code is not accused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from torch_ref import assignment_twin, verify
+from torch_ref import Draw, Twin, assignment_twin, verify
 from torch_ref.compare import DTYPES
 from torch_ref.compare.pooled import BIAS, Pool
 
@@ -66,13 +67,34 @@ def noise(count: int, size: float) -> Tensor:
 
 
 def test_the_estimate_is_that_of_the_common_error() -> None:
-    found = pool(noise(100_000, 0.2) + 0.01, 0.3)
+    found = pool(noise(100_000, 0.02) + 0.01, 0.03)
     assert found.bias == pytest.approx(0.01, abs=0.002)
     assert found.biased(2.0**-8)
 
 
 def test_rounding_alone_is_no_bias() -> None:
     assert not pool(noise(100_000, 0.3), 0.3).biased(2.0**-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("curved", [torch.exp, torch.cos, torch.sin, torch.sigmoid])
+def test_right_code_with_a_curved_function_is_not_accused(
+    curved: Callable[[Tensor], Tensor], dtype: str
+) -> None:
+    """f(x + error) has another mean than f(x) where f is curved."""
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.uniform(0.5, 6.0), "w": draw.uniform(0.5, 2.0), "g": draw.normal()}
+
+    def reference(values: Values) -> Values:
+        z = values["x"] * values["w"]
+        return {"z": z, "y": curved(z), "loss": curved(z) * values["g"] * curved(z)}
+
+    def manual(values: Values) -> Values:
+        return {"y": 2 * values["g"] * curved(values["x"] * values["w"])}
+
+    twin = Twin(curved.__name__, inputs, reference, manual, stress=())
+    verify(twin, cases=500_000, dtype=DTYPES[dtype]).assert_agreement()
 
 
 def test_the_worst_that_rounding_may_do_to_one_case_is_no_bias() -> None:

@@ -127,6 +127,54 @@ def test_forward_and_backward_stay_within_their_bounds(name: str, dtype: str) ->
         assert decided > 0 or dtype == "bfloat16"
 
 
+FUNCTIONS = {
+    "sigmoid": torch.sigmoid, "tanh": torch.tanh, "sin": torch.sin, "cos": torch.cos,
+    "exp": torch.exp, "expm1": torch.expm1, "erf": torch.erf, "atan": torch.atan,
+    "log": torch.log, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "reciprocal": torch.reciprocal,
+    "softplus": F.softplus, "silu": F.silu, "square": torch.square, "cube": lambda x: x**3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_a_very_inexact_number_stays_within_its_bound(name: str, dtype: str) -> None:
+    """Errors so large that the slope at the number says little: it is steeper inside, or turns."""
+
+    def value(values: Values) -> Values:
+        x, y = values["x"], values["y"]
+        return {"value": FUNCTIONS[name](x * y * x - x * x * y + x)}
+
+    inputs = {n: 10 * torch.rand(20_000).to(DTYPES[dtype]) for n in ("x", "y")}
+    within(value, inputs, DTYPES[dtype])
+
+
+def within(value: Callable[[Values], Values], inputs: Values, dtype: torch.dtype) -> None:
+    wide = {n: v.double() if v.is_floating_point() else v for n, v in inputs.items()}
+    walked = walk(record(value, wide), wide, Arithmetic.of(dtype))
+    error = (value(inputs)["value"].double() - walked.values["value"]).abs()
+    ratio = error / walked.bounds["value"]
+    assert (error <= walked.bounds["value"]).all(), float(ratio.nan_to_num(nan=0.0).max())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_whole_numbers_that_a_dtype_cannot_hold_are_rounded(dtype: str) -> None:
+    top = 10**8 if dtype != "float16" else 60_000
+    inputs = {"n": torch.randint(0, top, (1000,)), "x": torch.rand(1000).to(DTYPES[dtype])}
+    within(lambda v: {"value": v["n"] * v["x"]}, inputs, DTYPES[dtype])
+    within(lambda v: {"value": v["n"].to(v["x"].dtype) - v["x"]}, inputs, DTYPES[dtype])
+
+
+def test_a_number_cut_to_a_whole_one_is_open_where_rounding_may_cross_one() -> None:
+    def value(values: Values) -> Values:
+        x = values["x"] * 1.1
+        return {"whole": x.long(), "some": x.bool()}
+
+    wide = {"x": torch.tensor([0.0, 1 / 1.1, 0.5], dtype=torch.float64)}
+    walked = walk(record(value, wide), wide, Arithmetic.of(torch.bfloat16))
+    assert walked.bounds["whole"].tolist() == [False, True, False]
+    assert walked.bounds["some"].tolist() == [True, False, False]
+
+
 def test_the_guide_has_the_table() -> None:
     guide = (Path(__file__).parent.parent / "GUIDE.md").read_text()
     rows = [

@@ -156,6 +156,10 @@ def widened(inputs: Values) -> Values:
     return {n: v.double() if v.is_floating_point() else v for n, v in inputs.items()}
 
 
+def shapes(values: Values) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(value.shape) for value in values.values())
+
+
 def _any_size(generator: np.random.Generator, low: int, high: int) -> int:
     return int(generator.integers(low, high + 1))
 

@@ -19,7 +19,7 @@ from torch_ref.compare.explain import Evidence, explain
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
-from torch_ref.compare.sides import Recorder, Sides
+from torch_ref.compare.sides import Recorder, Sides, layout
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 from torch_ref.compare.witness import who_is_wrong
@@ -28,6 +28,7 @@ _REFERENCE_IS_WRONG = (
     "the reference's dL/d{0} is wrong, not the hand's: finite differences of the loss side with "
     "the hand (is there a custom autograd.Function behind {0}?)"
 )
+Graphs = dict[object, GraphModule]  # recorded, by what they are of and the layout of the inputs
 _UPSTREAM = "the gradient that backward starts from"
 
 
@@ -62,8 +63,9 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
 
 def _all(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> "list[Local]":
     """What each batch shows, of those that show any mistake of a wrong quantity."""
+    graphs: Graphs = {}
     try:
-        locals_ = [Local.of(recorder, batch) for batch in batches]
+        locals_ = [Local.of(recorder, batch, graphs) for batch in batches]
     except TwinError:  # the hand may not run in this dtype at all
         return []
     return [local for local in locals_ if any(local.is_wrong(name) for name in wrong)]
@@ -84,21 +86,29 @@ class Local:
     inputs: Values
     bounds: Values
     arithmetic: Arithmetic
+    graphs: Graphs
     arrived: dict[str, Walked] = field(default_factory=dict)
 
     @staticmethod
-    def of(recorder: Recorder, batch: Batch) -> "Local":
-        """Run the reference backward with the hand's gradients put in."""
+    def of(recorder: Recorder, batch: Batch, graphs: Graphs) -> "Local":
+        """Run the reference backward with the hand's gradients put in.
+
+        graphs: those recorded so far, which batches laid out alike share.
+        """
         sides, wide = recorder.sides(batch), widened(batch.inputs)
+        graphs = {} if recorder.branches else graphs
         with torch.no_grad():
             start = torch.ones_like(recorder.twin.reference(dict(wide))["loss"])
         given = {_key(name): value for name, value in sides.manual.items()}
         inputs = {**wide, **given, _UPSTREAM: start}
-        graph = record(_with_given(recorder.twin, tuple(sides.manual)), inputs)
+        key = ("backward", layout(inputs))
+        if key not in graphs:
+            graphs[key] = record(_with_given(recorder.twin, tuple(sides.manual)), inputs)
+        graph = graphs[key]
         bounds = {_key(name): side.bound for name, side in sides.manual_side.items()}
         arithmetic = Arithmetic.of(recorder.dtype)
         expected = walk(graph, inputs, arithmetic, bounds=bounds)
-        return Local(recorder, batch, sides, expected, graph, inputs, bounds, arithmetic)
+        return Local(recorder, batch, sides, expected, graph, inputs, bounds, arithmetic, graphs)
 
     def side(self, name: str) -> Side:
         return Side(self.expected.values[name], self.expected.bounds[name])
@@ -111,7 +121,7 @@ class Local:
         manual, expected = self.sides.manual[name], self.side(name)
         tolerance = self.sides.manual_side[name].bound + expected.bound
         beyond = ((manual - expected.value).abs() > tolerance) & tolerance.isfinite()
-        lost = ~manual.isfinite() & expected.decided & self.sides.reference_in_dtype[name].decided
+        lost = ~manual.isfinite() & expected.decided & self.sides.fits[name]
         return (beyond & expected.value.isfinite()) | lost
 
     def evidence(self, name: str) -> Evidence:
@@ -148,7 +158,10 @@ class Local:
         }
         if not forward(dict(wide)):
             return exact
-        walked = walk(record(forward, wide), wide, self.arithmetic)
+        key = ("forward", layout(wide))
+        if key not in self.graphs:
+            self.graphs[key] = record(forward, wide)
+        walked = walk(self.graphs[key], wide, self.arithmetic)
         return {**exact, **{n: Side(v, walked.bounds[n]) for n, v in walked.values.items()}}
 
     def _paths(self, name: str) -> dict[str, Side]:

@@ -59,7 +59,8 @@ def _gradient_lines(twin: Twin, batch: Batch, dtype: torch.dtype) -> list[Line]:
         three = (sides.manual_side[name], sides.reference[name], sides.reference_in_dtype[name])
         for place, at in _places(given, batch.batched):
             one = (Side(side.value[at].reshape(1), side.bound[at].reshape(1)) for side in three)
-            row = judge(name, given[at].reshape(1), *one).row()
+            fits = sides.fits[name][at].reshape(1)
+            row = judge(name, given[at].reshape(1), *one, fits=fits).row()
             lines.append(
                 Line(f"dL/d{name}{place}", row.manual, row.reference, row.tolerance, row.verdict)
             )

@@ -1,7 +1,7 @@
 """Both sides of a twin on one batch: what each gives, and how far rounding may have moved it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,9 @@ from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 
 FLOAT64 = Arithmetic.of(torch.float64)
+# An overflow that the reference misses by less than this factor is no mistake: a sum of a few terms
+# overflows in one order and not in another.
+ROOM = 16
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class Sides:
     manual_side: the hand's formulas in float64 and their bound in the dtype.
     reference, reference_in_dtype: autograd's numbers and their bound in float64, and with the
         dtype's overflow and bound.
+    fits: where the reference's formulas do well in the dtype, with room for a factor ROOM.
     """
 
     manual: Values
     manual_side: dict[str, Side]
     reference: dict[str, Side]
     reference_in_dtype: dict[str, Side]
+    fits: Values
     kinks: Tensor | None
 
 
@@ -42,6 +47,7 @@ class Recorder:
     failures, notes, missing: what there is to say about the twin, each once, in order.
     order, refused: the quantities that the hand gave, in backward order, and those among them that
         cannot be compared (a wrong shape, dtype or device).
+    branches: whether the reference was seen to take other operations for other numbers.
     """
 
     twin: Twin
@@ -51,6 +57,7 @@ class Recorder:
     refused: set[str] = field(default_factory=set)
     notes: dict[str, None] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
+    branches: bool = False
     _missing_said: bool = False
     _reference: dict[object, GraphModule] = field(default_factory=dict)
     _manual: dict[object, GraphModule | None] = field(default_factory=dict)
@@ -72,10 +79,14 @@ class Recorder:
         self._say_what_is_missing(answer, known, inputs)
         names = tuple(name for name in answer if name not in problems)
         if not names:
-            return Sides({}, {}, {}, {}, None)
+            return Sides({}, {}, {}, {}, {}, None)
         cases = batch.count if batch.batched else None
         reference, in_dtype = self._walk_reference(batch, wide, names, known, cases)
         given = {name: answer[name].double() for name in names}
+        narrow = {n: Side(in_dtype.values[n], in_dtype.bounds[n]) for n in names}
+        fits = {name: side.decided for name, side in narrow.items()}
+        if not all(bool(value.isfinite().all()) for value in given.values()):
+            fits = self._with_room(wide, names)
         manual = self._walk_manual(batch, wide, names, cases)
         return Sides(
             given,
@@ -86,14 +97,15 @@ class Recorder:
                 for name in names
             },
             {name: Side(reference.values[name], reference.bounds[name]) for name in names},
-            {name: Side(in_dtype.values[name], in_dtype.bounds[name]) for name in names},
+            narrow,
+            fits,
             in_dtype.kinks,
         )
 
     def _walk_reference(
         self, batch: Batch, wide: Values, names: tuple[str, ...], known: Values, cases: int | None
     ) -> tuple[Walked, Walked]:
-        key = (names, _layout(wide))
+        key = (names, layout(wide))
 
         def gradients(values: Values) -> Values:
             return gradients_by_autograd(self.twin.reference, values, names)
@@ -102,6 +114,7 @@ class Recorder:
             self._reference[key] = self._recorded(gradients, _other_numbers(batch, wide))
         walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
         if not _faithful(walked, known):  # it branches on its numbers: record it on these
+            self.branches = True
             self._reference[key] = self._recorded(gradients, wide)
             walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
             for name in _unfaithful(walked, known):
@@ -121,6 +134,13 @@ class Recorder:
         narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
         return walked, narrow
 
+    def _with_room(self, wide: Values, names: tuple[str, ...]) -> Values:
+        """Where the reference does well in the dtype even if its range were ROOM times smaller."""
+        arithmetic = Arithmetic.of(self.dtype)
+        arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
+        walked = walk(self._reference[names, layout(wide)], wide, arithmetic)
+        return {name: Side(walked.values[name], walked.bounds[name]).decided for name in names}
+
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> GraphModule:
         try:
             return record(gradients, wide)
@@ -134,7 +154,7 @@ class Recorder:
         self, batch: Batch, wide: Values, names: tuple[str, ...], cases: int | None
     ) -> Walked | None:
         """The manual side's bounds, or None where it is granted those of the reference."""
-        key = (names, _layout(wide))
+        key = (names, layout(wide))
 
         def manual(values: Values) -> Values:
             answer = as_tensors(self.twin.manual(values), values)
@@ -196,7 +216,7 @@ class Recorder:
         self.notes[text] = None
 
 
-def _layout(values: Values) -> tuple[object, ...]:
+def layout(values: Values) -> tuple[object, ...]:
     """What a recorded graph depends on besides the numbers."""
     return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
 

@@ -8,7 +8,8 @@ written so that NaN differs. It is *decided* where it differs, or where each sid
 digit to judge by: the reference's is at most half of its value, the manual side's at most half of
 the larger of both values. Overflow is not rounding: where the manual side gives no finite number,
 or one that an overflow on the way spoilt, the element is decided if the reference's formulas would
-have done well in the same dtype; where these overflow themselves, it is undecided.
+have done well in the same dtype, with room to spare; where these overflow themselves, it is
+undecided.
 
 A quantity differs if a decided element does, agrees if none does, and is undecided if it has no
 decided element. No tolerance is chosen anywhere. What one element cannot show, many may: see
@@ -104,6 +105,7 @@ def judge(
     reference_side: Side,
     reference_in_dtype: Side,
     *,
+    fits: Tensor | None = None,
     first_case: str = "0:0",
     batched: bool = True,
     most_digits: float = 16.0,
@@ -117,6 +119,8 @@ def judge(
         bound in that dtype.
     reference_side: the reference in float64 and its bound there.
     reference_in_dtype: the reference with the dtype's overflow, and its bound in that dtype.
+    fits: where the reference's formulas do well in the dtype with room to spare; by default where
+        reference_in_dtype is decided.
     first_case: "SEED:INDEX" of the first case; batched: whether the first dimension is the cases
         (otherwise it is all one case); most_digits: what the dtype under test can hold;
         unit_roundoff: that of the dtype; kinks: the cases at which a gradient is a convention.
@@ -126,7 +130,7 @@ def judge(
     larger = torch.maximum(manual_side.value.abs(), reference.abs())
     overflows = reference_in_dtype.value != reference
     bounded = manual_side.value.isfinite() & (manual_side.bound <= larger / 2)
-    lost = ~manual.isfinite() & reference_in_dtype.decided
+    lost = ~manual.isfinite() & (reference_in_dtype.decided if fits is None else fits)
     ratio = _ratio((manual - reference).abs(), tolerance)
     beyond = (ratio > 1) & tolerance.isfinite() & manual.isfinite() & reference.isfinite()
     decided = (((bounded | lost) & reference_side.decided) | beyond) & ~overflows

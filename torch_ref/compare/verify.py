@@ -2,13 +2,15 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
 
-from torch_ref.compare.cases import Batch, Cases
+from torch_ref.compare.cases import Batch, Cases, shapes
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.report import DIFFER, Diagnosis, Report, Row
 from torch_ref.compare.rounding import Arithmetic
@@ -24,7 +26,8 @@ DTYPES = {
 }
 BATCHED_CASES, SINGLE_CASES = 100_000, 100
 LARGE = 2**18  # numbers in the inputs of a case
-SUSPECTS = 6  # batches with something wrong in them that a diagnosis looks at
+EXAMINED = 12  # batches that a diagnosis looks at
+SUSPECTS = 6  # batches of the same shapes with something wrong in them, kept for a diagnosis
 
 
 def verify(
@@ -119,7 +122,7 @@ class Judge:
         self.recorder = Recorder(twin, dtype)
         self.arithmetic = Arithmetic.of(dtype)
         self.tallies: dict[str, Tally] = {}
-        self.suspects: list[Batch] = []
+        self.suspects: defaultdict[object, list[Batch]] = defaultdict(list)
         self.at_kinks = 0
 
     @property
@@ -164,6 +167,7 @@ class Judge:
                 sides.manual_side[name],
                 sides.reference[name],
                 sides.reference_in_dtype[name],
+                fits=sides.fits[name],
                 first_case=f"{self.seed}:{batch.first}",
                 batched=batch.batched,
                 most_digits=-math.log10(self.arithmetic.unit_roundoff),
@@ -173,8 +177,13 @@ class Judge:
             before = self.tallies.get(name)
             self.tallies[name] = before + tally if before else tally
             wrong = wrong or tally.wrong > 0
-        if wrong and len(self.suspects) < (1 if batch.batched else SUSPECTS):
-            self.suspects.append(batch)
+        if wrong:
+            self._suspect(batch)
+
+    def _suspect(self, batch: Batch) -> None:
+        alike = self.suspects[() if batch.batched else shapes(batch.inputs)]
+        if len(alike) < (1 if batch.batched else SUSPECTS):
+            alike.append(batch)
 
     def report(self, cases: int, *, explain: bool = True) -> Report:
         """Everything found so far, as a report over that many cases."""
@@ -186,7 +195,7 @@ class Judge:
         wrong = tuple(row.name for row in rows if row.verdict == DIFFER)
         diagnosis = Diagnosis()
         if explain and wrong and self.suspects:
-            diagnosis = diagnose(self.recorder, self.suspects, wrong)
+            diagnosis = diagnose(self.recorder, _by_turns(self.suspects.values()), wrong)
         return Report(
             twin=self.twin.name,
             cases=cases,
@@ -209,3 +218,9 @@ class Judge:
         if row.worst_case is None:
             return row
         return replace(row, stratum=self.cases.stratum(int(row.worst_case.split(":")[1])))
+
+
+def _by_turns(groups: Iterable[list[Batch]]) -> list[Batch]:
+    """Batches of as many different sizes as there are: a constant is then told from a size."""
+    turns = zip_longest(*groups)
+    return [batch for turn in turns for batch in turn if batch is not None][:EXAMINED]

@@ -51,4 +51,4 @@ def _same(question: Question, side: Side) -> Constant | None:
     """The constant that the side is in every wrong element, if there is one."""
     value, bound = side.value[question.wrong], side.bound[question.wrong]
     low, high = float((value - bound).max()), float((value + bound).min())
-    return constant_between(low, high) if low <= high and high < torch.inf else None
+    return constant_between(low, high) if -torch.inf < low <= high < torch.inf else None

@@ -5,7 +5,10 @@
 u is the unit roundoff; k is 1 where IEEE 754 rounds the operation itself, 0 where it is exact and 4
 for exp, log, sigmoid and the like; eta, the smallest normal number, covers underflow and flush to
 zero. + - * / keep their second order, too; other partial derivatives come from autograd, so there
-is no table of them.
+is no table of them. Of a function of one inexact number, the bound is the larger of two: by the
+steepest slope at that number and at both ends of its error, and by how far the function moves to
+these ends, which is exact where it rises or falls all the way. sin and cos turn on the way, and are
+nowhere steeper than 1.
 """
 
 from dataclasses import replace
@@ -16,12 +19,15 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.rounding.operation import Bound, Operation, floating
+from torch_ref.compare.rounding.structure import converted
 
 # Not sqrt: torch computes a float32 one on the CPU to 1 ulp only.
 ROUNDED_ONCE = {"add", "sub", "rsub", "mul", "div"}
 # Exactly 0 where the (first) argument is: nothing underflows there.
 ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asinh", "atan", "expm1",
                 "log1p", "erf"}  # fmt: skip
+
+TURNING = {"sin", "cos"}
 
 
 def pointwise(operation: Operation) -> Bound:
@@ -78,14 +84,13 @@ def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
 
 
 def as_numbers(operation: Operation) -> Operation:
-    """Booleans and integers among the arguments as float64, their open places as an error."""
+    """Booleans and integers among the arguments as float64; the bound on one is how far the dtype
+    is from holding it, and without limit where it is open."""
     args, errors = list(operation.args), list(operation.errors)
     for i, (arg, error) in enumerate(zip(args, errors, strict=True)):
         if isinstance(arg, Tensor) and not arg.is_floating_point():
             args[i] = arg.double()
-            if error is not None:
-                size = 1.0 if arg.dtype == torch.bool else torch.inf
-                errors[i] = torch.where(error != 0, size, 0.0).double()
+            errors[i] = converted(arg, error, operation.arithmetic.dtype)
     return replace(operation, args=tuple(args), errors=tuple(errors))
 
 
@@ -102,10 +107,12 @@ def _propagated(operation: Operation) -> Any:
     if name in ROUNDED_ONCE and not operation.kwargs.get("rounding_mode"):
         left, right = (0.0 if error is None else error for error in errors[:2])
         return _propagated_by_arithmetic(operation, left, right)
-    return sum(
-        times(errors[i], partial)
-        for i, partial in zip(carried, _partials(operation, carried), strict=True)
-    )
+    if name in TURNING:
+        return torch.clamp(errors[0], max=2.0)
+    if len(carried) == 1:
+        return _propagated_by_one(operation, carried[0])
+    _, slopes = _slopes(operation, operation.args, carried)
+    return sum(times(errors[i], slope) for i, slope in zip(carried, slopes, strict=True))
 
 
 def _propagated_by_arithmetic(operation: Operation, left: Any, right: Any) -> Any:
@@ -130,22 +137,21 @@ def times(error: Any, factor: Any) -> Any:
     return torch.where(error == 0, 0.0, product) if isinstance(error, Tensor) else product
 
 
-def _partials(operation: Operation, carried: list[int]) -> list[Tensor]:
-    """|df/d(arg)| elementwise, for the arguments that carry an error, by autograd.
-
-    With one such argument, the largest of those at it and at both ends of its error: most
-    functions are steepest at an end.
-    """
-    args = operation.args
-    if len(carried) > 1:
-        return _partials_at(operation, args, carried)
-    at = carried[0]
-    here, error = args[at], operation.errors[at]
-    ends = [(*args[:at], place, *args[at + 1 :]) for place in (here - error, here, here + error)]
-    return [torch.stack([_partials_at(operation, end, carried)[0] for end in ends]).amax(0)]
+def _propagated_by_one(operation: Operation, at: int) -> Tensor:
+    """Of a function of one inexact number: by its slopes, and by how far it moves."""
+    args, error = operation.args, operation.errors[at]
+    bound = torch.zeros_like(operation.result)
+    for place in (args[at] - error, args[at], args[at] + error):
+        value, (slope,) = _slopes(operation, (*args[:at], place, *args[at + 1 :]), [at])
+        moved = torch.where(error == 0, 0.0, (value - operation.result).abs())
+        bound = torch.maximum(bound, torch.maximum(times(error, slope), moved))
+    return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)  # an end lies where f is not defined
 
 
-def _partials_at(operation: Operation, args: tuple[Any, ...], carried: list[int]) -> list[Tensor]:
+def _slopes(
+    operation: Operation, args: tuple[Any, ...], carried: list[int]
+) -> tuple[Tensor, list[Tensor]]:
+    """f at some arguments, and |df/d(arg)| elementwise for the carried ones, by autograd."""
     shape = np.broadcast_shapes(*(arg.shape for arg in args if isinstance(arg, Tensor)))
     leaves = list(args)
     for i in carried:
@@ -154,4 +160,5 @@ def _partials_at(operation: Operation, args: tuple[Any, ...], carried: list[int]
     with torch.enable_grad():
         out = target(*leaves, **operation.kwargs)
     wanted = [leaves[i] for i in carried]
-    return [partial.abs() for partial in torch.autograd.grad(out, wanted, torch.ones_like(out))]
+    slopes = torch.autograd.grad(out, wanted, torch.ones_like(out))
+    return out.detach(), [slope.abs() for slope in slopes]

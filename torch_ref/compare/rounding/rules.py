@@ -10,7 +10,8 @@ from torch_ref.compare.rounding.operation import Bound, Operation, name_of
 
 Rule = Callable[[Operation], Bound]
 
-COPIES = {"clone", "detach", "alias", "_to_copy", "lift_fresh_copy", "convert_element_type"}
+COPIES = {"clone", "detach", "alias", "lift_fresh_copy"}
+CONVERSIONS = {"_to_copy", "convert_element_type"}
 CONSTANTS = {"ones_like", "zeros_like", "full_like", "full", "ones", "zeros", "scalar_tensor",
              "new_zeros", "new_ones", "new_full", "isnan", "isinf", "isfinite", "arange", "eye",
              "empty_permuted", "new_empty_strided", "empty", "empty_like",
@@ -31,6 +32,7 @@ SUMS = {"sum", "mean", "cumsum", "avg_pool2d", "avg_pool2d_backward"}
 TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (structure.constant, CONSTANTS),
     (structure.structural, STRUCTURAL | COPIES),
+    (structure.conversion, CONVERSIONS),
     (pointwise.pointwise, pointwise.ROUNDED_ONCE),  # and every other that torch tags pointwise
     (pointwise.absolute, {"abs"}),
     (linear.reduction, SUMS),

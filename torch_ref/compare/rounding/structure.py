@@ -21,9 +21,30 @@ def structural(operation: Operation) -> Bound:
         return None if operation.errors[0] is None else operation.on(
             (operation.errors[0], operation.args[1])
         )  # fmt: skip
-    if operation.name in INDEXED and open_index(operation):
+    if operation.name in INDEXED and opened(operation):
         return unbounded_like(operation.result)
     return operation.on(_on_bounds(operation))
+
+
+def conversion(operation: Operation) -> Bound:
+    """Another dtype: whole numbers round where the dtype under test cannot hold them."""
+    number, error, result = operation.args[0], operation.errors[0], operation.result
+    if floating(result) and not floating(number):
+        return converted(number, error, operation.arithmetic.dtype)
+    if error is None or floating(result) or not floating(number):
+        return error
+    if result.dtype == torch.bool:
+        return error >= number.abs()
+    return operation.call(number - error) != operation.call(number + error)
+
+
+def converted(whole: Tensor, open_places: Any, dtype: torch.dtype) -> Any:
+    """The bound on integers or booleans that become numbers of the dtype; None where exact."""
+    error = (whole.double() - whole.to(dtype).double()).abs()
+    if open_places is not None:
+        size = 1.0 if whole.dtype == torch.bool else torch.inf
+        error = torch.where(open_places != 0, size, error)
+    return error if bool((error > 0).any()) else None
 
 
 def constant(operation: Operation) -> Bound:
@@ -48,16 +69,17 @@ def unbounded_like(result: Tensor) -> Tensor:
     return torch.ones_like(result, dtype=torch.bool)
 
 
-def open_index(operation: Operation) -> bool:
-    """Whether rounding could change an integer argument."""
+def opened(operation: Operation) -> list[Tensor]:
+    """The boolean and integer arguments that rounding could change."""
     if all(floating(arg) or not isinstance(arg, (Tensor, list, tuple)) for arg in operation.args):
-        return False
+        return []  # without the flattening: most operations
     flat_args, _ = pytree.tree_flatten(operation.args)
     flat_errors, _ = pytree.tree_flatten(operation.errors, is_leaf=lambda leaf: leaf is None)
-    return any(
-        isinstance(arg, Tensor) and not floating(arg) and error is not None and bool(error.any())
+    return [
+        arg
         for arg, error in zip(flat_args, flat_errors, strict=True)
-    )
+        if isinstance(arg, Tensor) and not floating(arg) and error is not None and bool(error.any())
+    ]
 
 
 def _on_bounds(operation: Operation) -> list[Any]:

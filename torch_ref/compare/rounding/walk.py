@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import pointwise
 from torch_ref.compare.rounding.rules import has_kinks, rounds, rule_for
-from torch_ref.compare.rounding.structure import constant_bound, open_index, unknown
+from torch_ref.compare.rounding.structure import constant_bound, opened, unknown
 from torch_ref.compare.twin import Values
 
 
@@ -108,8 +108,8 @@ class _Walker:
             return None
         if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
-        elif open_index(operation) and not _masks_only(operation):
-            rule = unknown
+        elif any(whole.dtype != torch.bool for whole in opened(operation)):
+            rule = unknown  # the rules know open masks only
         error = rule(operation)
         return error if inexact or rounds(operation.node) else None
 
@@ -140,17 +140,6 @@ def _is_some(error: Any) -> bool:
     return any(map(_is_some, error)) if isinstance(error, (list, tuple)) else error is not None
 
 
-def _masks_only(operation: Operation) -> bool:
-    """Whether every open argument that is no number is a boolean one: the rules know those."""
-    flat, _ = pytree.tree_flatten(operation.args)
-    errors, _ = pytree.tree_flatten(operation.errors, is_leaf=lambda leaf: leaf is None)
-    return all(
-        arg.dtype == torch.bool
-        for arg, error in zip(flat, errors, strict=True)
-        if isinstance(arg, Tensor) and not floating(arg) and error is not None
-    )
-
-
 def _overflowed(
     result: Tensor, bound: Tensor, largest: float, steady: Tensor | bool
 ) -> tuple[Tensor, Tensor]:
@@ -170,11 +159,11 @@ def _overflowed(
 
 
 def _steady(args: Any, errors: Any) -> Tensor | bool:
-    """Where every argument's bound is at most half of the argument."""
+    """Where every argument's bound is finite and at most half of the argument."""
     steady: Tensor | bool = True
     for arg, error in zip(args, errors, strict=True):
         if isinstance(arg, Tensor) and isinstance(error, Tensor):
-            steady = steady & (error <= arg.abs() / 2)
+            steady = steady & error.isfinite() & (error <= arg.abs() / 2)
     return steady
 
 
