@@ -12,8 +12,8 @@ cases the signed deviations d = manual - reference tell more. The claim, and its
 
 Two things are allowed on top, since the mean is not exactly zero. Rounding to nearest: a quarter of
 the dtype's unit roundoff (measured on the assignment network, a million cases a dtype: at most 0.05
-of it). Curved functions: exp(x + error) is exp(x) (1 + error + error^2/2 ...), which has a mean; so
-the estimate of c where every d is r (e/r)^2 / 2, which is n / 2 sum(r^2 / e^2) for n elements.
+of it). Curved functions: exp(x + error) is exp(x) (1 + error + error^2/2 ...), of relative mean
+error^2/2; so the mean square of d/r that was seen, sum(d^2 / e^2) / sum(r^2 / e^2), twice that.
 r is the reference, e the sum of both bounds. Elements of one case share their rounding errors, so
 each case counts as one term.
 """
@@ -36,7 +36,7 @@ class Pool:
     squares: float = 0.0  # sum of r^2 / e^2
     spread: float = 0.0  # sum over cases of (sum |r| / e)^2
     cases: int = 0
-    elements: int = 0
+    deviations: float = 0.0  # sum of d^2 / e^2
 
     @staticmethod
     def of(
@@ -51,15 +51,15 @@ class Pool:
         bound = torch.maximum(bound, unit_roundoff * size)
         usable = usable & (bound <= size) & (size > 0) & (deviation.abs() <= bound)
         scaled = torch.where(usable, reference / bound, 0.0)
-        signed = scaled * torch.where(usable, deviation / bound, 0.0)
+        moved = torch.where(usable, deviation / bound, 0.0)
         shape = (len(reference), -1) if batched else (1, -1)
         reach = scaled.abs().reshape(shape).sum(1)
         return Pool(
-            float(signed.sum()),
+            float((scaled * moved).sum()),
             float((scaled * scaled).sum()),
             float((reach * reach).sum()),
             int((reach > 0).sum()),
-            int(usable.sum()),
+            float((moved * moved).sum()),
         )
 
     def __add__(self, other: "Pool") -> "Pool":
@@ -68,7 +68,7 @@ class Pool:
             self.squares + other.squares,
             self.spread + other.spread,
             self.cases + other.cases,
-            self.elements + other.elements,
+            self.deviations + other.deviations,
         )
 
     @property
@@ -81,7 +81,7 @@ class Pool:
         if not self.squares:
             return math.inf
         chance = math.sqrt(2 * math.log(2 / PROBABILITY) * self.spread) / self.squares
-        curved = self.elements / (2 * self.squares)
+        curved = self.deviations / self.squares
         return BIAS * unit_roundoff + curved + chance
 
     def biased(self, unit_roundoff: float) -> bool:
