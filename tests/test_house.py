@@ -63,7 +63,8 @@ def test_ci_runs_the_readme_line() -> None:
 
 def test_the_layout_names_every_file() -> None:
     layout = (ROOT / "CONTRIBUTING.md").read_text().partition("## The checks")[0]
-    families = ("gallery", "selftest", "explain", "report")  # folders of files that are all alike
+    # folders of files that are all alike
+    families = ("commands", "gallery", "selftest", "explain", "report")
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     assert not [
         file.name

@@ -38,8 +38,8 @@ def print_report(report: "Report", console: Console, address: str = "") -> None:
         console.print(reason, highlight=False, markup=False)
     console.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: ", end="", highlight=False)
     console.print(_summary(report), highlight=False, markup=False)
-    if _replay(report, address):  # a command to copy: never broken into lines
-        console.print(_replay(report, address), highlight=False, markup=False, soft_wrap=True)
+    if command := _replay(report, address):  # a command to copy: never broken into lines
+        console.print(command, highlight=False, markup=False, soft_wrap=True)
     console.print()
 
 

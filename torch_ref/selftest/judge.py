@@ -7,7 +7,6 @@ import torch
 from torch.fx import GraphModule
 
 from torch_ref.compare import Batch, Cases, Twin, TwinError
-from torch_ref.compare.sides import Recorder
 from torch_ref.compare.verify import Judge
 from torch_ref.selftest.mutate import Mutant, original
 from torch_ref.selftest.twins import MakeTwin, Values, as_numpy_runs, mean_twin, twins_for
@@ -65,7 +64,7 @@ def _catch(make: MakeTwin, twin: Twin, batch: Batch) -> Catch | None:
 
     judging = Judge(replace(twin, manual=manual), torch.float64, CPU, 0)
     # the reference is the same for every mutant: recording it once saves half of the time
-    judging.recorder = Recorder(judging.twin, torch.float64, _reference=_reference_graphs(make))
+    judging.recorder.share_graphs(reference=_reference_graphs(make), manual={})
     try:
         judging.judge(batch)
     except TwinError:

@@ -1,0 +1,107 @@
+"""What the commands share: exit codes, options that several have, and bad input in one sentence."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch_ref import arguments
+from torch_ref.devices import missing_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from torch_ref.loading import Found
+
+AGREE, DIFFER, BAD_INPUT, UNDECIDED, FAULT, STOPPED, CLOSED = 0, 1, 2, 3, 70, 130, 141
+EXIT_CODES = "exit codes: 0 agree, 1 differ, 2 bad usage or input, 3 undecided, 130 stopped"
+
+
+class BadInputError(Exception):
+    """What the user gave cannot be used; the message is one clear sentence."""
+
+
+def twin_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "twin",
+        nargs="?",
+        metavar="TWIN",
+        help="path/to/file.py:name or package.module:name, the name left out where there is only "
+        "one twin (default: the assignment's)",
+    )
+
+
+def device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        type=arguments.device_or_auto,
+        default="cpu",
+        help="where the hand runs: cpu (default), cuda, cuda:N, or auto: cuda where there is one",
+    )
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """The judge's ValueErrors are about what the user gave: one sentence, no traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise BadInputError(str(error)) from None
+    except SystemExit as error:  # exit(0) in a twin's function must not pass for "agree"
+        raise BadInputError(
+            f"the twin's own code ended the program (SystemExit: {error.code}): its functions must "
+            "return their tensors."
+        ) from None
+
+
+def found_twin(address: str | None) -> "Found":
+    from torch_ref.loading import Found, find_twin
+
+    if address is None:
+        from torch_ref.assignment import assignment_twin
+
+        return Found(assignment_twin(), "")
+    with bad_input():
+        return find_twin(address)
+
+
+def usable_device(name: str) -> str:
+    if name == "auto":
+        return "cpu" if missing_device("cuda") else "cuda"
+    reason = missing_device(name)
+    if reason:
+        raise BadInputError(f"{reason}; use --device cpu.")
+    return name
+
+
+def as_dtype(name: str) -> "torch.dtype":
+    from torch_ref.compare import DTYPES
+
+    return DTYPES[name]
+
+
+def write(path: Path, result: dict[str, object]) -> None:
+    from torch_ref.report import write_json
+
+    try:
+        write_json(path, result)
+    except OSError as error:
+        raise BadInputError(f"{path} could not be written: {error.strerror}.") from None
+
+
+def check_writable(path: Path) -> None:
+    """Before any work: a file needs its folder, what is no regular file (a pipe) only itself."""
+    special = path.exists() and not path.is_file()
+    place = path if special else Path(os.path.realpath(path)).parent
+    if path.is_dir() or not (special or place.is_dir()) or not os.access(place, os.W_OK):
+        raise BadInputError(
+            f"{path} cannot be written: give a file in a folder that exists and is yours."
+        )
+
+
+def exit_code(verdicts: list[str]) -> int:
+    if "differ" in verdicts:
+        return DIFFER
+    return UNDECIDED if "undecided" in verdicts else AGREE
