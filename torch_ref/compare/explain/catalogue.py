@@ -47,9 +47,9 @@ def _everywhere(hypothesis: Hypothesis) -> Hypothesis:
 HYPOTHESES: tuple[Hypothesis, ...] = (
     _everywhere(no_number),
     _everywhere(zero),
+    constant_ratio,
     averaged,
     _everywhere(same_number),
-    constant_ratio,
     wrong_coefficients,
     rearranged,
     wrong_product,
