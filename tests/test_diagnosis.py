@@ -96,6 +96,18 @@ def test_a_mistake_in_the_reference_is_blamed_on_the_reference() -> None:
         report.assert_agreement()
 
 
+def test_a_loss_that_does_not_move_has_derivative_zero() -> None:
+    def reference(values: Values) -> Values:
+        masked = torch.where(values["mask"], values["x"], 0.0)
+        return {"masked": masked, "loss": masked + 1}
+
+    twin = Twin("masked", lambda draw: {}, reference, lambda values: {})
+    for mask, slope in ((False, 0.0), (True, 1.0)):
+        values = {"x": torch.tensor([3.0], dtype=torch.float64), "mask": torch.tensor([mask])}
+        derivative, error = finite_difference(twin, values, "x", 0)
+        assert (derivative, error) == pytest.approx((slope, 0.0), abs=1e-9)
+
+
 def test_the_witness_is_right_to_many_digits() -> None:
     values = {n: torch.tensor([v], dtype=torch.float64) for n, v in (("x", 0.7), ("w", -1.3),
               ("u", 2.1))}  # fmt: skip

@@ -80,9 +80,18 @@ def finite_difference(twin: Twin, wide: Values, name: str, at: int) -> tuple[flo
         found, off = _ridders(loss, start * scale)
         if off < error:
             best, error = found, off
-    if best == error == 0:  # the loss did not move at all: the steps were too small to tell
-        return math.nan, math.inf
+    if best == error == 0:
+        return _unmoved(loss, scale)
     return best, error
+
+
+def _unmoved(loss: Callable[[float], float], scale: float) -> tuple[float, float]:
+    """The loss did not move at all: its derivative is 0 if a large step does not move it either,
+    as far as its own rounding lets see; otherwise the steps were too small to tell."""
+    step, start = 10 * scale, loss(0.0)
+    if loss(step) == start == loss(-step):
+        return 0.0, 2.0**-52 * abs(start) / step
+    return math.nan, math.inf
 
 
 def _ridders(loss: Callable[[float], float], step: float) -> tuple[float, float]:
