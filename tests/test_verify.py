@@ -344,3 +344,29 @@ def test_a_hand_that_computes_in_numpy_is_granted_the_references_bound(
     report = verify(Twin("numpy", drawn, loss, by_numpy), cases=300, dtype=dtype)
     report.assert_agreement()
     assert "granted that of the reference in its dtype" in report.notes[0]
+
+
+def sum_of_three(order: str) -> Twin:
+    """dL/dx is a + b + c: in one order a sum on the way is twice the result."""
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(), **{name: draw.uniform(0.5, 1.0) for name in "abc"}}
+
+    def reference(values: Values) -> Values:
+        a, b, c, x = (values[name] for name in "abcx")
+        return {"loss": x * ((a - c) + b)}
+
+    def manual(values: Values) -> Values:
+        a, b, c = (values[name] for name in "abc")
+        return {"x": a + b - c if order == "another" else (a + b) * 1e6 / 1e6 - c}
+
+    return Twin("sum of three", inputs, reference, manual, stress=("scaled up",))
+
+
+def test_an_overflow_that_another_order_of_a_sum_misses_is_no_mistake() -> None:
+    """In float16, scaled up to 10^5, it happens; a factor of a million on the way is a mistake."""
+    right = verify(sum_of_three("another"), cases=20_000, dtype=torch.float16, explain=False)
+    assert right.verdict == "agree"
+    wrong = verify(sum_of_three("spoilt"), cases=20_000, dtype=torch.float16, explain=False)
+    assert wrong.verdict == "differ"
+    assert wrong.rows[0].worst_ratio == float("inf")

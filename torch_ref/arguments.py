@@ -17,6 +17,21 @@ def cases(text: str) -> int:
     return int(text)
 
 
+def many_cases(text: str) -> int:
+    """How many random cases, also as 1e9 or 1_000_000_000: 1 to 10^18."""
+    form = r"(\d{1,3}(?:_\d{3})+|\d{1,20})(?:\.(\d{1,18}))?(?:[eE]\+?(\d{1,2}))?"
+    found = re.fullmatch(form, text, re.ASCII)
+    whole, part, power = found.groups(default="") if found else ("0", "", "")
+    number, below = int(whole.replace("_", "") + part), 10 ** len(part)
+    scale: int = 10 ** int(power or 0)
+    count, left = divmod(number * scale, below)
+    if left or not 1 <= count <= 10**18:
+        raise ArgumentTypeError(
+            f"{text!r}: a whole number of cases, 1 to 1e18, is needed, for example 1e9"
+        )
+    return count
+
+
 def seed(text: str) -> int:
     """A seed of the random cases: 0 to 2^64 - 1."""
     if not _whole(text) or int(text) >= 2**64:

@@ -86,7 +86,7 @@ class Recorder:
         narrow = {n: Side(in_dtype.values[n], in_dtype.bounds[n]) for n in names}
         fits = {name: side.decided for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
-            fits = self._with_room(wide, names)
+            fits = self._with_room(wide, reference.values)
         manual = self._walk_manual(batch, wide, names, cases)
         return Sides(
             given,
@@ -134,12 +134,15 @@ class Recorder:
         narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
         return walked, narrow
 
-    def _with_room(self, wide: Values, names: tuple[str, ...]) -> Values:
+    def _with_room(self, wide: Values, reference: Values) -> Values:
         """Where the reference does well in the dtype even if its range were ROOM times smaller."""
         arithmetic = Arithmetic.of(self.dtype)
         arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
-        walked = walk(self._reference[names, layout(wide)], wide, arithmetic)
-        return {name: Side(walked.values[name], walked.bounds[name]).decided for name in names}
+        walked = walk(self._reference[tuple(reference), layout(wide)], wide, arithmetic)
+        return {
+            name: Side(value, walked.bounds[name]).decided & (value == reference[name])
+            for name, value in walked.values.items()
+        }
 
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> GraphModule:
         try:

@@ -57,7 +57,7 @@ def verify(
     _check_arguments(cases, dtype, seed)
     judging = Judge(twin, dtype, as_device(device), int(seed))
     wanted = int(cases) if cases is not None else judging.default_cases
-    with _one_thread(judging.small):
+    with one_thread(judging.small):
         for batch in judging.cases.batches(wanted):
             judging.judge(batch)
             if progress:
@@ -101,7 +101,7 @@ def _whole(number: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _one_thread(small: bool) -> Iterator[None]:
+def one_thread(small: bool) -> Iterator[None]:
     """Shards and small cases fit the cache: splitting their operations over threads costs more than
     it gives (measured: 10 times the time where the cores are shared)."""
     before = torch.get_num_threads()
