@@ -24,8 +24,8 @@ def many_cases(text: str) -> int:
     whole, part, power = found.groups(default="") if found else ("0", "", "")
     number, below = int(whole.replace("_", "") + part), 10 ** len(part)
     scale: int = 10 ** int(power or 0)
-    count, left = divmod(number * scale, below)
-    if left or not 1 <= count <= 10**18:
+    count: int = number * scale // below
+    if count * below != number * scale or not 1 <= count <= 10**18:
         raise ArgumentTypeError(
             f"{text!r}: a whole number of cases, 1 to 1e18, is needed, for example 1e9"
         )

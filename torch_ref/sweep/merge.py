@@ -1,0 +1,57 @@
+"""One report of all shards, the same to the bit whoever judged them: tallies add up in shard order.
+
+Floating sums depend on the order of their terms, so the order in which shards were finished plays
+no part.
+"""
+
+from collections import defaultdict
+from itertools import islice
+
+from torch_ref.compare.cases import Batch
+from torch_ref.compare.report import Report
+from torch_ref.compare.verify import Judge
+from torch_ref.sweep.ledger import Ledger
+from torch_ref.sweep.shards import Found
+
+# Drawn again for the diagnosis: so many of the first shards with something wrong in them, and of
+# these so many batches.
+SHARDS_LOOKED_AT, BATCHES_LOOKED_AT = 4, 512
+
+
+def merged(judge: Judge, ledger: Ledger) -> Report:
+    """The report over all cases of a ledger in which no shard is missing.
+
+    judge: a new one; what is wrong is explained from cases that are drawn once more.
+    """
+    wrong: list[int] = []
+    for shard in range(ledger.plan.shards):
+        found = ledger.read(shard)
+        _add(judge, found)
+        if found.wrong and len(wrong) < SHARDS_LOOKED_AT:
+            wrong.append(shard)
+    judge.suspects = _suspects(judge, ledger, wrong)
+    return judge.report(ledger.plan.cases)
+
+
+def _add(judge: Judge, found: Found) -> None:
+    for name, tally in found.tallies.items():
+        before = judge.tallies.get(name)
+        judge.tallies[name] = before + tally if before else tally
+    judge.at_kinks += found.kinks
+    recorder = judge.recorder
+    recorder.order |= dict.fromkeys(found.order)
+    recorder.refused |= set(found.refused)
+    recorder.failures |= dict.fromkeys(found.failures)
+    recorder.notes |= dict.fromkeys(found.notes)
+    recorder.missing |= dict.fromkeys(found.missing)
+
+
+def _suspects(judge: Judge, ledger: Ledger, wrong: list[int]) -> defaultdict[object, list[Batch]]:
+    """What `verify` would have kept for its diagnosis, from the first shards that differ."""
+    again = Judge(judge.twin, judge.dtype, judge.device, judge.seed)
+    batches = (batch for shard in wrong for batch in ledger.plan.batches(again.cases, shard))
+    for batch in islice(batches, BATCHES_LOOKED_AT):
+        again.judge(batch)
+        if batch.batched and again.suspects:
+            break
+    return again.suspects
