@@ -48,9 +48,13 @@ class Ledger:
         for header in known:
             self._must_be_the_same(header)
         self._own = Appender(self.file(ranks.rank))
-        if not self._own.end:
-            self._own.append(identity.header())
-        self.refresh()
+        try:
+            if not self._own.end:
+                self._own.append(identity.header())
+            self.refresh()
+        except ValueError:
+            self.close()
+            raise
 
     def file(self, rank: int) -> Path:
         return self.folder / f"rank-{rank}.jsonl"

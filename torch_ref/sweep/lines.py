@@ -31,16 +31,22 @@ class Appender:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        new = not path.exists()
         try:
+            new = not path.exists()
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise LinesError(_cannot(path, error)) from None
+        try:
             _lock(self._file, path)
             self.end = sum(len(line) for _, line in whole_lines(path))
             os.ftruncate(self._file, self.end)
             if new:
                 _sync_folder(path.parent)
-        except OSError as error:
-            raise LinesError(_cannot(path, error)) from None
+        except BaseException as error:
+            os.close(self._file)
+            if isinstance(error, OSError):
+                raise LinesError(_cannot(path, error)) from None
+            raise
 
     def append(self, value: dict[str, Any]) -> int:
         """Append a value as one line, on the disk when this returns; gives where it starts.
@@ -86,13 +92,11 @@ def _lock(file: int, path: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                os.close(file)
                 raise LinesError(
                     f"{path} is being written by another process: let it end, or stop it first."
                 ) from None
             time.sleep(PATIENCE / 20)
         except OSError as error:
-            os.close(file)
             raise LinesError(
                 f"{path} cannot be locked ({error.strerror}): choose a folder on a file system "
                 "that has locks."
