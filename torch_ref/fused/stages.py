@@ -1,0 +1,59 @@
+"""A graph's operations cut into stages of about equal work, and what goes from one to another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch_ref.fused.recording import Symbol, in_order
+
+WORK = {"exp": 20, "log": 25, "log1p": 35}  # in additions, roughly
+CONDITIONS = ("less", "greater", "greater_equal", "logical_and", "logical_or", "isinf")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """own: the operations of this stage; again: conditions of earlier ones that it needs, too, since
+    they are sooner computed than kept; loaded: values of earlier stages; arguments: by name.
+    """
+
+    own: tuple[Symbol, ...]
+    again: tuple[Symbol, ...]
+    loaded: tuple[Symbol, ...]
+    arguments: tuple[str, ...]
+
+    @property
+    def computed(self) -> tuple[Symbol, ...]:
+        return (*self.again, *self.own)
+
+
+def in_stages(needed: Sequence[Symbol], count: int) -> list[Stage]:
+    """The operations that `needed` asks for, in at most `count` stages."""
+    operations = [value for value in in_order(needed) if value.operation != "argument"]
+    total = sum(WORK.get(value.operation, 1) for value in operations)
+    parts: list[list[Symbol]] = [[] for _ in range(count)]
+    done = 0
+    for value in operations:
+        parts[done * count // total].append(value)
+        done += WORK.get(value.operation, 1)
+    return [_stage(part) for part in parts if part]
+
+
+def _stage(own: Sequence[Symbol]) -> Stage:
+    again: dict[Symbol, None] = {}
+    loaded: dict[Symbol, None] = {}
+    arguments: dict[str, None] = {}
+
+    def need(value: Symbol) -> None:
+        for operand in value.operands:
+            if not isinstance(operand, Symbol) or operand in own:
+                continue
+            if operand.operation == "argument":
+                arguments[operand.operands[0]] = None
+            elif operand.operation not in CONDITIONS:
+                loaded[operand] = None
+            elif operand not in again:
+                need(operand)
+                again[operand] = None
+
+    for value in own:
+        need(value)
+    return Stage(tuple(own), tuple(again), tuple(loaded), tuple(arguments))
