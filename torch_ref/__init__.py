@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch_ref.assignment import assignment_twin
     from torch_ref.compare import Draw, Report, Row, Twin, TwinError, verify
+    from torch_ref.fused import fused_backward, fused_gradients
     from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Twin",
     "TwinError",
     "assignment_twin",
+    "fused_backward",
+    "fused_gradients",
     "verify",
 ]
 
@@ -24,6 +27,8 @@ _HOME = {
     "AssignmentNet": "torch_ref.module",
     "ItakuraSaitoLoss": "torch_ref.module",
     "assignment_twin": "torch_ref.assignment",
+    "fused_backward": "torch_ref.fused",
+    "fused_gradients": "torch_ref.fused",
 } | dict.fromkeys(("Draw", "Report", "Row", "Twin", "TwinError", "verify"), "torch_ref.compare")
 
 

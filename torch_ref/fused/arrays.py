@@ -67,23 +67,28 @@ def traced() -> bool:
     )
 
 
-_traits = attrgetter("dtype", "layout", "is_cpu")
-_shape = attrgetter("shape")
+_shape, _dtype, _is_cpu = map(attrgetter, ("shape", "dtype", "is_cpu"))
 
 
 def _tensors(values: list[Any], torch: Any) -> Samples | None:
     dtype = next(value.dtype for value in values if type(value) is not float)
-    names = {torch.float32: "float32", torch.float64: "float64"}
-    tensors = [torch.tensor(v, dtype=dtype) if type(v) is float else v for v in values]
-    simple = set(map(_traits, tensors)) == {(dtype, torch.strided, True)}
-    if dtype not in names or not simple or any(map(torch.Tensor.is_neg, tensors)):
+    name = "float32" if dtype is torch.float32 else "float64"
+    tensors = values
+    if float in map(type, values):
+        tensors = [torch.tensor(v, dtype=dtype) if type(v) is float else v for v in values]
+    if dtype not in (torch.float32, torch.float64) or set(map(_dtype, tensors)) != {dtype}:
+        return None
+    if not all(map(_is_cpu, tensors)) or any(map(torch.Tensor.is_neg, tensors)):
+        return None
+    try:
+        pointers = list(map(torch.Tensor.data_ptr, tensors))
+    except RuntimeError:  # sparse, or another layout without memory of its own
         return None
     shape = _common_shape(tensors, torch.broadcast_shapes)
     if shape is None:
         return None
-    pointers = list(map(torch.Tensor.data_ptr, tensors))
     return Samples(
-        names[dtype],
+        name,
         shape,
         pointers,
         _strides(tensors, shape, torch.Tensor.stride, torch.Tensor.expand),

@@ -1,9 +1,9 @@
 """exp, log and log1p in C that any compiler turns into vector instructions, and nothing else does.
 
-They are plain series after an exact reduction of the argument: no tables, no branches and no calls,
+They are plain series after an exact reduction of the argument: no tables, no branches, no calls,
 and every step stays valid under the strict rules of IEEE 754. Each is within 2 ulp, with the
-library's own results at infinities, NaN, zeros and subnormal numbers; `tests/test_fused.py` measures
-them. Reductions and the correction of log1p as in FDLIBM (Sun Microsystems, 1993).
+library's own results at infinities, NaN and zeros; `tests/test_fused.py` measures them. Reductions
+and the correction of log1p as in FDLIBM (Sun Microsystems, 1993).
 """
 
 from dataclasses import dataclass
@@ -62,6 +62,7 @@ def functions(dtype: str) -> str:
     log_series = [2 / (2 * n + 1) for n in range(1, kind.log_terms + 1)]
     one = kind.bias << kind.bits
     low_half = {"float32": 0x3F3504F3, "float64": 0x3FE6A09E667F3BCD}[dtype]  # sqrt(1/2)
+    whole, offset = f"2^{kind.bits}", kind.number(2**kind.bits + kind.bias)
     half_range = (kind.bias + 1) // 2
     return f"""
 #define SUBNORMAL {2.0 ** (1 - kind.bias)!r}{kind.suffix}
@@ -95,8 +96,8 @@ static inline T logarithm_of_parts(T k, T f, T correction) {{
 
 static inline T exponent(T x) {{
   const word bits = bits_of(x) + (word){one - low_half};
-  /* put into the last bits of 2^{kind.bits}: few machines turn 64-bit integers into numbers at once */
-  return of_bits((bits >> {kind.bits}) + (word){(kind.bias + kind.bits) << kind.bits}) - {kind.number(2**kind.bits + kind.bias)};
+  /* It becomes the last bits of {whole}: few machines turn 64-bit integers into floats at once. */
+  return of_bits((bits >> {kind.bits}) + (word){(kind.bias + kind.bits) << kind.bits}) - {offset};
 }}
 static inline T fraction(T x) {{
   const word bits = bits_of(x) + (word){one - low_half};

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def gradients(
 ) -> tuple[Tensor, Gradients] | None:
     """As `fused_gradients`; None where values are checked and one is not finite."""
     given = _checked(parameters, inputs)
-    if 0 in torch.broadcast_shapes(*(value.shape for value in given.values())):
+    if 0 in np.broadcast_shapes(*(tuple(value.shape) for value in given.values())):
         return None  # `manual_bp` says what is wrong with an empty batch
     with torch.no_grad():
         loss, found, sound = _compiled(_means)(given)
@@ -46,7 +47,10 @@ def _checked(parameters: Tensors, inputs: Tensors) -> Gradients:
 @cache
 def _compiled(function: Any) -> Any:
     # Everything is one pass over the inputs: a value is sooner computed again than stored.
-    options = {"realize_opcount_threshold": 10_000, "realize_reads_threshold": 10_000}
+    options: dict[str, Any] = {
+        "realize_opcount_threshold": 10_000,
+        "realize_reads_threshold": 10_000,
+    }
     return torch.compile(function, options=options)
 
 

@@ -1,7 +1,7 @@
 """A recorded graph written out in C: loops over a block of samples that compilers vectorise.
 
-One loop over all operations would spend its time waiting, as each operation needs the one before and
-a processor looks only some hundred ahead. So the operations are cut into STAGES loops, each short
+One loop over all operations would spend its time waiting: each operation needs the one before, and
+a processor looks only some hundreds ahead. So the operations are cut into STAGES loops, each short
 enough that many samples are under way at once; what a later loop needs waits in the nearest cache.
 """
 

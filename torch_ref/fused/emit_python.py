@@ -32,11 +32,11 @@ FORMS = {
 
 def function(
     arguments: Sequence[str],
-    outputs: Sequence[Symbol],
+    outputs: Mapping[str, Symbol],
     watched: Sequence[Symbol],
     forms: Mapping[str, str] = FORMS,
-) -> "Callable[..., tuple[float, ...]]":
-    """The function from the arguments, floats in this order, to the outputs and one number more.
+) -> "Callable[..., tuple[dict[str, float], float]]":
+    """The function of the arguments, floats in this order, to the outputs and one number more.
 
     The last is 0 while all that is watched is finite, else NaN; it may be NaN, too, where numbers
     are so large that their sum is infinite.
@@ -44,29 +44,24 @@ def function(
     text = source(arguments, outputs, watched, forms)
     names: dict[str, Any] = {name: getattr(math, name) for name in ("exp", "log", "log1p", "isinf")}
     exec(text, names)  # what is run was written above, from formulas of this package
-    made: Callable[..., tuple[float, ...]] = names["sample"]
+    made: Callable[..., tuple[dict[str, float], float]] = names["sample"]
     return made
 
 
 def source(
     arguments: Sequence[str],
-    outputs: Sequence[Symbol],
+    outputs: Mapping[str, Symbol],
     watched: Sequence[Symbol],
     forms: Mapping[str, str] = FORMS,
 ) -> str:
     """The function's source."""
-    writer = _Writer(forms, _times_used([*outputs, *watched]))
-    lines = writer.block([*outputs, *watched], frozenset(), "    ")
-    results = [writer.text(value) for value in outputs]
+    needed = [*outputs.values(), *watched]
+    writer = _Writer(forms, _times_used(needed))
+    lines = writer.block(needed, frozenset(), "    ")
+    results = ", ".join(f"{name!r}: {writer.text(value)}" for name, value in outputs.items())
     total = " + ".join(writer.text(value) for value in watched)
-    return "\n".join(
-        [
-            f"def sample({', '.join(arguments)}):",
-            *lines,
-            f"    return {', '.join(results)}, ({total or 0.0}) * 0.0",
-            "",
-        ]
-    )
+    head = f"def sample({', '.join(arguments)}):"
+    return "\n".join([head, *lines, f"    return {{{results}}}, ({total or 0.0}) * 0.0", ""])
 
 
 def _times_used(values: Sequence[Symbol]) -> dict[Symbol, int]:

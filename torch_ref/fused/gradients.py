@@ -1,12 +1,11 @@
 """The assignment's gradients as fast as the machine goes, from the formulas of `manual_bp`.
 
-`manual_bp` is run once on symbols, and what it does is written out as C, or as Python for one sample
+`manual_bp` is run once on symbols, and what it does is written out as C, or as Python for a sample
 of floats: there is no second copy of the derivation. What is not plain memory on the CPU, and
 whatever is wrong with the arguments, goes to `manual_bp` itself; CUDA tensors go to torch.compile.
 """
 
 from collections.abc import Mapping
-from math import isfinite, prod
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +15,7 @@ from array_api_compat import array_namespace
 import manual_bp
 from manual_bp.network import INPUTS, PARAMETERS, _mean_over_batch
 from torch_ref.fused.arrays import Array, Samples, on_cuda, samples, traced
-from torch_ref.fused.programs import BACKWARD, MEANS, SAMPLES, kernel, sample, wanted
+from torch_ref.fused.programs import BACKWARD, MEANS, SAMPLES, kernel, sample
 
 Arrays = Mapping[str, Array]
 Means = tuple[Array, dict[str, Array]]
@@ -35,18 +34,21 @@ def fused_gradients(parameters: Arrays, inputs: Arrays, *, check_values: bool = 
     answers, and a RuntimeWarning says so.
     """
     values = _in_order(parameters, inputs)
-    if values is not None and not traced():
-        found = None
-        if set(map(type, values)) == {float}:
-            return _of_floats(values, check_values)
-        if on_cuda(values):
-            from torch_ref.fused.cuda import gradients
+    found: Means | None = None
+    if values is None:
+        pass
+    elif _FLOATS.issuperset(map(type, values)):
+        return _of_floats(values, check_values)
+    elif traced():
+        pass
+    elif on_cuda(values):
+        from torch_ref.fused import cuda
 
-            found = gradients(parameters, inputs, check_values)
-        else:
-            found = _of_arrays(parameters, values, check_values)
-        if found is not None:
-            return found
+        found = cuda.gradients(parameters, inputs, check_values)
+    else:
+        found = _of_arrays(parameters, values, check_values)
+    if found is not None:
+        return found
     return manual_bp.gradients(parameters, inputs, check_values=check_values)
 
 
@@ -59,21 +61,23 @@ def fused_backward(
     of the batch; those that are equal, as b6's and z6's, are one array.
     """
     values = _in_order(parameters, inputs)
-    if values is not None and not traced():
-        found = None
-        if set(map(type, values)) == {float}:
-            return _backward_of_floats(values, check_values)
-        if on_cuda(values):
-            from torch_ref.fused.cuda import backward
+    found: dict[str, Array] | None = None
+    if values is None:
+        pass
+    elif _FLOATS.issuperset(map(type, values)):
+        return _backward_of_floats(values, check_values)
+    elif traced():
+        pass
+    elif on_cuda(values):
+        from torch_ref.fused import cuda
 
-            found = backward(parameters, inputs, check_values)
-        elif (given := samples(values)) is not None:
-            found = _stored(BACKWARD, given, check_values)
-        if found is not None:
-            return found
-    return _backward_by_hand(parameters, inputs, check_values)
+        found = cuda.backward(parameters, inputs, check_values)
+    elif (given := samples(values)) is not None:
+        found = _stored(BACKWARD, given, check_values)
+    return _by_hand(parameters, inputs, check_values) if found is None else found
 
 
+_FLOATS = frozenset({float})
 _parameters_of, _inputs_of = itemgetter(*PARAMETERS), itemgetter(*INPUTS)
 
 
@@ -127,27 +131,27 @@ def _stored(kind: str, given: Samples, check_values: bool) -> dict[str, Array] |
 
 def _of_floats(values: list[float], check_values: bool) -> Means:
     found = _sample(MEANS, values, check_values)
-    if found is None:
-        loss, gradients = manual_bp.gradients(*_as_numpy(values), check_values=check_values)
-        return float(loss), {name: float(value) for name, value in gradients.items()}
-    return found[0], dict(zip(PARAMETERS, found[1:]))
+    if found is not None:
+        return found.pop("loss"), found
+    loss, gradients = manual_bp.gradients(*_as_numpy(values), check_values=check_values)
+    return float(loss), {name: float(value) for name, value in gradients.items()}
 
 
 def _backward_of_floats(values: list[float], check_values: bool) -> dict[str, float]:
     found = _sample(BACKWARD, values, check_values)
-    if found is None:
-        by_hand = _backward_by_hand(*_as_numpy(values), check_values)
-        return {name: float(value) for name, value in by_hand.items()}
-    return dict(zip(wanted(BACKWARD, "float64"), found))
+    if found is not None:
+        return found
+    by_hand = _by_hand(*_as_numpy(values), check_values)
+    return {name: float(value) for name, value in by_hand.items()}
 
 
-def _sample(kind: str, values: list[float], check_values: bool) -> tuple[float, ...] | None:
+def _sample(kind: str, values: list[float], check_values: bool) -> dict[str, float] | None:
     """The quantities of one sample; None where a function is left or a number is not finite."""
     try:
-        found = sample(kind)(*values)
+        found, sound = sample(kind)(*values)
     except (ArithmeticError, ValueError):
         return None
-    return found if found[-1] == 0 or not check_values else None
+    return found if sound == 0 or not check_values else None
 
 
 def _as_numpy(values: list[float]) -> tuple[Arrays, Arrays]:
@@ -156,6 +160,6 @@ def _as_numpy(values: list[float]) -> tuple[Arrays, Arrays]:
     return dict(zip(PARAMETERS, arrays[:count])), dict(zip(INPUTS, arrays[count:]))
 
 
-def _backward_by_hand(parameters: Arrays, inputs: Arrays, check_values: bool) -> dict[str, Array]:
+def _by_hand(parameters: Arrays, inputs: Arrays, check_values: bool) -> dict[str, Array]:
     values = manual_bp.forward(parameters, inputs, check_values=check_values)
     return manual_bp.backward(parameters, values, check_values=check_values)

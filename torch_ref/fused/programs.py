@@ -111,15 +111,21 @@ def kernel(kind: str, dtype: str) -> Kernel | None:
 
 def _compiled(kind: str, dtype: str) -> Kernel:
     plan = program(kind, dtype)
-    run = library(emit_c.source(plan)).run
+    names = wanted(kind, dtype)
+    return loaded(plan, {name: plan.outputs.index(value) for name, value in names.items()})
+
+
+def loaded(
+    plan: emit_c.Program, places: Mapping[str, int], forms: Mapping[str, str] = emit_c.FORMS
+) -> Kernel:
+    """A program as code in memory. Raises NoCompilerError."""
+    run = library(emit_c.source(plan, forms)).run
     size, pointer = ctypes.c_int64, ctypes.c_void_p
     run.argtypes = (size, size, pointer, pointer, pointer, pointer, ctypes.c_int)
-    places = {name: plan.outputs.index(value) for name, value in wanted(kind, dtype).items()}
     return Kernel(places, run)
 
 
 @cache
-def sample(kind: str) -> "Callable[..., tuple[float, ...]]":
-    """The same for one sample of Python floats, in the order of `wanted`; the last as there."""
-    outputs = list(wanted(kind, "float64").values())
-    return emit_python.function(ARGUMENTS, outputs, record("float64").watched)
+def sample(kind: str) -> "Callable[..., tuple[dict[str, float], float]]":
+    """The same for one sample of Python floats; the number beside them is as in `emit_python`."""
+    return emit_python.function(ARGUMENTS, wanted(kind, "float64"), record("float64").watched)

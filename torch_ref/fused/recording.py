@@ -36,7 +36,7 @@ class Symbol:
     def dtype(self) -> "np.dtype[Any]":
         return self.graph.dtype
 
-    def __array_namespace__(self, api_version: str | None = None) -> "Graph":  # noqa: PLW3201
+    def __array_namespace__(self, api_version: str | None = None) -> "Graph":
         return self.graph
 
     def __neg__(self) -> Any:
@@ -141,7 +141,7 @@ def _quotients(*values: Any) -> bool:
 
 
 def assuming(value: Any, known: Mapping[Symbol, bool]) -> Any:
-    """The value where these conditions are known to hold or not: the same number, written shorter."""
+    """The same number written shorter, where these conditions are known to hold or not."""
     done: dict[Any, Any] = dict(known)
 
     def simple(value: Any) -> Any:

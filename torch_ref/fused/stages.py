@@ -11,8 +11,8 @@ CONDITIONS = ("less", "greater", "greater_equal", "logical_and", "logical_or", "
 
 @dataclass(frozen=True)
 class Stage:
-    """own: the operations of this stage; again: conditions of earlier ones that it needs, too, since
-    they are sooner computed than kept; loaded: values of earlier stages; arguments: by name.
+    """own: the operations of this stage; again: conditions of earlier ones that it needs, too: they
+    are sooner computed than kept; loaded: values of earlier stages; arguments: by name.
     """
 
     own: tuple[Symbol, ...]
