@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import torch_ref.sweep.lines
 from torch_ref.compare.cases import SHARD
+from torch_ref.compare.histogram import BINS
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.verdict import Tally
 from torch_ref.sweep.identity import Identity
@@ -77,6 +78,7 @@ tallies = st.builds(
     Tally, name=words, elements=counts, decided=counts, wrong=counts, wrong_at_kinks=counts,
     worst_ratio=numbers, worst=worst | st.just({}), digits_manual=numbers,
     digits_reference=numbers, pool=st.builds(Pool, numbers, numbers, numbers, counts, numbers),
+    histogram=st.lists(counts, min_size=BINS, max_size=BINS).map(tuple),
 )  # fmt: skip
 texts = st.lists(words, max_size=3).map(tuple)
 some = st.lists(tallies, max_size=4).map(lambda many: {one.name: one for one in many})
@@ -93,7 +95,7 @@ def test_what_was_found_reads_back_to_the_bit(one: Found) -> None:
 def test_a_tally_has_no_field_that_a_line_does_not_keep() -> None:
     """The strategy above would not know of a new one."""
     names = {"name", "elements", "decided", "wrong", "wrong_at_kinks", "worst_ratio", "worst"}
-    names |= {"digits_manual", "digits_reference", "pool"}
+    names |= {"digits_manual", "digits_reference", "pool", "histogram"}
     assert {field.name for field in fields(Tally)} == names
     assert len(fields(Pool)) == 5
 
@@ -245,7 +247,8 @@ def test_ranks_see_what_others_finish(tmp_path: Path) -> None:
     one.refresh()
     two.refresh()
     two.refresh()
-    assert (one.done, two.done) == (20, 20)
+    assert (one.done, two.done) == (20, 10)  # only rank 0 need know of all
+    assert list(two.missing()) == [3]
     assert list(one.missing()) == [2, 3]
     assert one.read(1) == found(1)
     assert one.alive(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch_ref import arguments
 from torch_ref.commands.shared import (
     EXIT_CODES,
+    BadInputError,
     as_dtype,
     bad_input,
     check_writable,
@@ -22,6 +23,8 @@ from torch_ref.commands.shared import (
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from torch_ref.compare import Report
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -49,12 +52,17 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--seed", type=arguments.seed, default=0, help="of the random cases (default 0)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the reports there too")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write them there as a page with pictures (needs gradtwin[report])",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.json is not None:
-        check_writable(options.json)
+    _check_files(options.json, options.report)
     from rich.progress import Progress
 
     from torch_ref.compare import verify
@@ -81,7 +89,37 @@ def run(options: argparse.Namespace) -> int:
         reports.append(report)
     if options.json is not None:
         write(options.json, {"reports": [report.to_dict() for report in reports]})
+    if options.report is not None:
+        _write_page(options.report, reports, found.address)
     return exit_code([report.verdict for report in reports])
+
+
+def _check_files(json: Path | None, page: Path | None) -> None:
+    """Before any work: what is to be written can be."""
+    from torch_ref.report.html import MISSING, is_missing
+
+    for path in (json, page):
+        if path is not None:
+            check_writable(path)
+    if page is None:
+        return
+    if is_missing():
+        raise BadInputError(MISSING)
+    if json is not None and page.resolve() == json.resolve() and not _special(page):
+        raise BadInputError(f"{page} cannot be both the page and the JSON: give two files.")
+
+
+def _special(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
+def _write_page(path: Path, reports: "list[Report]", address: str) -> None:
+    from torch_ref.report.html import write_html
+
+    try:
+        write_html(path, reports, address)
+    except OSError as error:
+        raise BadInputError(f"{path} could not be written: {error.strerror}.") from None
 
 
 def _advance(bar: "Progress", task: "TaskID", done: int) -> None:

@@ -1,6 +1,6 @@
 """The result: one row a quantity, in backward order. Whatever shows or stores it only reads it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 AGREE, DIFFER, UNDECIDED = "agree", "differ", "undecided"
@@ -22,6 +22,9 @@ class Row:
     only_at_kinks: every wrong element lies in a case that meets a kink or a tie exactly, where a
         gradient is a convention; torch's is the one judged by.
     bias: a relative error common to all elements, where only all of them together show it.
+    histogram: decided elements counted by |manual - reference| / tolerance: those that are equal,
+        those up to 2^-16, then by powers of 4 up to 2^16, and those above; see
+        `torch_ref.compare.histogram`.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Row:
     stratum: str = ""
     only_at_kinks: bool = False
     bias: float | None = None
+    histogram: tuple[int, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,18 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Graph:
+    """The named quantities of the reference in forward order, and which is computed from which.
+
+    edges: (a, b) where b is computed from a without passing another named quantity.
+    Both are empty where nobody asked for the graph, or where it could not be recorded.
+    """
+
+    quantities: tuple[str, ...] = ()
+    edges: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """The verdict on a twin, one row a quantity, in backward order.
 
@@ -68,6 +84,7 @@ class Report:
     missing: inputs with a gradient that the manual side did not give.
     kinks: the share of cases at which a gradient is a convention (a kink or a tie, met exactly).
     batched: whether many cases came in one batch.
+    graph: how the quantities hang together, for a picture of them.
     """
 
     twin: str
@@ -82,6 +99,7 @@ class Report:
     kinks: float = 0.0
     batched: bool = True
     diagnosis: Diagnosis = Diagnosis()
+    graph: Graph = field(default=Graph(), repr=False)
 
     @property
     def verdict(self) -> str:
@@ -123,6 +141,12 @@ class Report:
             "explanation": self.explanation,
             **asdict(self),
         }
+
+    def _repr_html_(self) -> str | None:
+        """The report as notebooks show it; None, for the plain text, without the extra `report`."""
+        from torch_ref.report.html import html_fragment, is_missing
+
+        return None if is_missing() else html_fragment(self)
 
     def _message(self) -> str:
         where = f"{self.twin}: {self.cases} cases, {self.dtype}, {self.device}, seed {self.seed}"

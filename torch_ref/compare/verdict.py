@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_ref.compare.histogram import EMPTY, added, histogram
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Row
 
@@ -59,6 +60,7 @@ class Tally:
     digits_manual: float = 0.0
     digits_reference: float = 0.0
     pool: Pool = field(default_factory=Pool)
+    histogram: tuple[int, ...] = EMPTY
 
     def __add__(self, other: "Tally") -> "Tally":
         worse = other if other.worst_ratio > self.worst_ratio else self
@@ -73,6 +75,7 @@ class Tally:
             digits_manual=self.digits_manual + other.digits_manual,
             digits_reference=self.digits_reference + other.digits_reference,
             pool=self.pool + other.pool,
+            histogram=added(self.histogram, other.histogram),
         )
 
     def row(self, unit_roundoff: float = 0.0) -> Row:
@@ -95,6 +98,7 @@ class Tally:
             wrong=self.wrong / elements,
             only_at_kinks=0 < self.wrong == self.wrong_at_kinks,
             bias=self.pool.bias if biased else None,
+            histogram=self.histogram,
         )
 
 
@@ -135,20 +139,20 @@ def judge(
     beyond = (ratio > 1) & tolerance.isfinite() & manual.isfinite() & reference.isfinite()
     decided = (((bounded | lost) & reference_side.decided) | beyond) & ~overflows
     wrong = decided & (ratio > 1)
+    judged = torch.where(decided, ratio, -1.0)
     return Tally(
         name=name,
         elements=manual.numel(),
         decided=int(decided.sum()),
         wrong=int(wrong.sum()),
         wrong_at_kinks=_at_kinks(wrong, kinks),
-        **_worst(
-            torch.where(decided, ratio, -1.0), manual, reference, tolerance, first_case, batched
-        ),
+        **_worst(judged, manual, reference, tolerance, first_case, batched),
         digits_manual=manual_side.digits(most_digits),
         digits_reference=reference_in_dtype.digits(most_digits),
         pool=Pool.of(
             manual - reference, reference, tolerance, decided & ~lost, unit_roundoff, batched
         ),
+        histogram=histogram(judged),
     )
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from torch_ref.compare.cases import Batch, Cases, shapes
+from torch_ref.compare.cases import Batch, Cases, shapes, widened
 from torch_ref.compare.diagnosis import diagnose
-from torch_ref.compare.report import DIFFER, Diagnosis, Report, Row
+from torch_ref.compare.forward_graph import forward_graph
+from torch_ref.compare.report import DIFFER, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
 from torch_ref.compare.sides import Recorder
-from torch_ref.compare.twin import Twin, TwinError
+from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Tally, judge
 
 DTYPES = {
@@ -47,7 +48,7 @@ def verify(
 
     cases: 100,000 for a batched twin and 100 for a one-case twin where none is given.
     explain: whether a report that differs says where mistakes enter, what they look like and whose
-        they are, which takes a second or two.
+        they are, which takes a second or two, and whether it holds the graph of the quantities.
     progress: called with the number of cases done so far.
 
     Raises ValueError for bad arguments, and TwinError (a ValueError) for a twin that cannot be
@@ -124,6 +125,7 @@ class Judge:
         self.tallies: dict[str, Tally] = {}
         self.suspects: defaultdict[object, list[Batch]] = defaultdict(list)
         self.at_kinks = 0
+        self.example: Values = {}
 
     @property
     def default_cases(self) -> int:
@@ -157,6 +159,7 @@ class Judge:
 
     def _judge(self, batch: Batch) -> None:
         sides = self.recorder.sides(batch)
+        self.example = self.example or _first_case(batch)
         wrong = False
         if sides.kinks is not None:
             self.at_kinks += int(sides.kinks.sum())
@@ -209,7 +212,12 @@ class Judge:
             kinks=self.at_kinks / cases,
             batched=self.cases.batched,
             diagnosis=diagnosis,
+            graph=self._graph() if explain else Graph(),
         )
+
+    def _graph(self) -> Graph:
+        example = self.example or _first_case(self.cases.case(0))
+        return forward_graph(self.twin.reference, widened(example))
 
     def _row(self, tally: Tally, *, refused: bool) -> Row:
         row = tally.row(self.arithmetic.unit_roundoff)
@@ -218,6 +226,10 @@ class Judge:
         if row.worst_case is None:
             return row
         return replace(row, stratum=self.cases.stratum(int(row.worst_case.split(":")[1])))
+
+
+def _first_case(batch: Batch) -> Values:
+    return {n: v[:1] for n, v in batch.inputs.items()} if batch.batched else batch.inputs
 
 
 def _by_turns(groups: Iterable[list[Batch]]) -> list[Batch]:

@@ -1,57 +1,17 @@
-"""A result as one JSON file, written whole or not at all; or sent to what is no file."""
+"""A result as one JSON file, written whole or not at all."""
 
 import json
-import os
-import stat
-import sys
 from pathlib import Path
+
+from torch_ref.report.files import write_whole
 
 
 def write_json(path: str | Path, result: dict[str, object]) -> None:
     """Write dicts, lists, strings and numbers; those that are not finite become strings.
 
-    A regular file appears under its name only once it is complete; one that was there stays until
-    then, and a symbolic link stays one. What is no regular file (a pipe, a terminal, /dev/null) and
-    the program's own output (/dev/stdout) stay as they are and get the text.
-    Raises OSError where it cannot be written.
+    How the file is written is said in `write_whole`, and so is what it raises.
     """
-    text = json.dumps(_plain(result), indent=1) + "\n"
-    target = Path(os.path.realpath(path))
-    there = _status(Path(path))
-    if there is not None and _is_standard_output(there):
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    elif there is not None and not stat.S_ISREG(there.st_mode):
-        with open(path, "w", encoding="utf-8") as pipe:
-            pipe.write(text)
-    else:
-        _replace(target, text)
-
-
-def _replace(target: Path, text: str) -> None:
-    """The text in a file beside the target, which then takes its name."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _status(path: Path) -> os.stat_result | None:
-    """What the path leads to, through links; None where there is nothing yet."""
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
-
-
-def _is_standard_output(there: os.stat_result) -> bool:
-    """Whether this is where the program prints to: replacing that file would lose what it said."""
-    try:
-        return os.path.samestat(there, os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError, AttributeError):  # no descriptor, closed, or no output at all
-        return False
+    write_whole(path, json.dumps(_plain(result), indent=1) + "\n")
 
 
 def _plain(value: object) -> object:

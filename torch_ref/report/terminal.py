@@ -1,10 +1,11 @@
 """A report, and one case of a twin, as tables on the terminal."""
 
-import math
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+from torch_ref.report.words import remarks, replay_command, share, summary
 
 if TYPE_CHECKING:
     from torch_ref.compare import Report, Row
@@ -34,12 +35,12 @@ def print_report(report: "Report", console: Console, address: str = "") -> None:
     for row in report.rows:
         table.add_row(f"dL/d{row.name}", _row_verdict(row, report), *_numbers(row))
     console.print(table)
-    for reason in (*report.failures, *report.notes, *_remarks(report)):
+    for reason in (*report.failures, *report.notes, *remarks(report)):
         console.print(reason, highlight=False, markup=False)
     console.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: ", end="", highlight=False)
-    console.print(_summary(report), highlight=False, markup=False)
-    if command := _replay(report, address):  # a command to copy: never broken into lines
-        console.print(command, highlight=False, markup=False, soft_wrap=True)
+    console.print(summary(report), highlight=False, markup=False)
+    if command := replay_command(report, address):  # to copy: never broken into lines
+        console.print(f"look at it: {command}", highlight=False, markup=False, soft_wrap=True)
     console.print()
 
 
@@ -75,56 +76,13 @@ def _row_verdict(row: "Row", report: "Report") -> str:
     return _coloured(row.verdict) + (" (inherited)" if inherited else "")
 
 
-def _remarks(report: "Report") -> list[str]:
-    """What else a reader should know: what was not given, what is a convention."""
-    remarks = []
-    if report.missing:
-        names = ", ".join(f"dL/d{name}" for name in report.missing)
-        remarks.append(f"not given by hand, so not judged: {names}")
-    if report.kinks:
-        remarks.append(
-            f"{report.kinks:.1%} of the cases meet a kink or a tie exactly, where a gradient is a "
-            "convention: torch's is the one judged by"
-        )
-    return remarks
-
-
 def _numbers(row: "Row") -> list[str]:
-    used = "" if row.worst_ratio is None else _share(row.worst_ratio)
+    used = "" if row.worst_ratio is None else share(row.worst_ratio)
     if row.worst_case is None:  # it could not be compared
         return ["", "", "", "", ""]
     digits = (f"{row.digits_manual:.1f}", f"{row.digits_reference:.1f}")
     place = f" {list(row.worst_element)}" if row.worst_element else ""
     return [*digits, used, f"{row.undecided:.1%}", f"{row.worst_case or ''}{place}"]
-
-
-def _share(ratio: float) -> str:
-    """0.353 as 35 %; a ratio far above 1 as a factor."""
-    if math.isinf(ratio):
-        return "not a number"
-    return f"{ratio:.0%}" if ratio < 10 else f"{ratio:.1e} x"
-
-
-def _replay(report: "Report", address: str) -> str:
-    """The command that shows the worst case of the first mistake, "" where there is none."""
-    row = next((row for row in report.rows if row.name in report.mistakes), None)
-    if row is None or row.worst_case is None:
-        return ""
-    parts = ["look at it: gradtwin replay", row.worst_case, address]
-    parts += [f"--dtype {report.dtype}"]
-    parts += [f"--device {report.device}"] * (report.device != "cpu")
-    return " ".join(part for part in parts if part)
-
-
-def _summary(report: "Report") -> str:
-    """The verdict in words: where the mistake enters, and what it looks like."""
-    if not report.first_wrong:
-        return {
-            "agree": "every difference is rounding",
-            "differ": "the manual side breaks the contract, see above",
-            "undecided": "for some quantity no element of any case can be judged",
-        }[report.verdict]
-    return "\n".join(report.closing_lines())
 
 
 def _coloured(verdict: str) -> str:

@@ -15,7 +15,7 @@ from torch_ref.compare.verdict import Tally
 from torch_ref.compare.verify import Judge
 
 ONE_CASE_SHARD = 128  # cases of a one-case twin, some milliseconds each
-# A line takes some 6 KB and one fsync (milliseconds): a sweep of many cases has larger shards, of
+# A line takes some 8 KB and one fsync (milliseconds): a sweep of many cases has larger shards, of
 # up to so many smallest ones, once its ledger would have more than so many lines.
 MOST_TOGETHER, MANY_LINES = 64, 4096
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -123,7 +123,8 @@ def _tally(name: str, values: list[Any]) -> Tally:
     if "element" in worst:
         worst["element"] = tuple(worst["element"])
     pool = Pool(*map(_number, found["pool"]))
-    return Tally(name, **{**found, "worst": worst, "pool": pool})
+    histogram = tuple(found["histogram"])
+    return Tally(name, **{**found, "worst": worst, "pool": pool, "histogram": histogram})
 
 
 def _number(value: Any) -> Any:

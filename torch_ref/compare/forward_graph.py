@@ -1,0 +1,75 @@
+"""Which named quantity is computed from which: the reference's graph without what has no name."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import functionalize
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from torch_ref.compare.report import Graph
+from torch_ref.compare.twin import Values
+
+
+def forward_graph(reference: Callable[[Values], Values], inputs: Values) -> Graph:
+    """The graph of the reference's values on inputs shaped as these, forward.
+
+    An edge (a, b) says that b is computed from a on a way that passes no other named quantity.
+    Empty where the reference cannot be recorded: it is a picture, and no verdict rests on it.
+    """
+    names: list[str] = []
+
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
+        # Leaves with a gradient: a reference may differentiate something itself.
+        leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in tensors]
+        values = reference(dict(zip(inputs, leaves, strict=True)))
+        names[:] = values
+        return tuple(values.values())
+
+    try:
+        with torch.enable_grad():
+            recorded = make_fx(forward)(*inputs.values())
+        if any(map(_changes_its_arguments, recorded.graph.nodes)):
+            with torch.no_grad():
+                recorded = make_fx(functionalize(recorded))(*inputs.values())
+    except Exception:  # anything can come out of recording a user's function
+        return Graph()
+    return _simplified(recorded, tuple(inputs), tuple(names))
+
+
+def _changes_its_arguments(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _simplified(recorded: GraphModule, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
+    """The recorded operations walked once; each knows the quantities that it comes from."""
+    names = _names(recorded, inputs, outputs)
+    sources: dict[Node, dict[str, None]] = {}  # a dict keeps its order, a set would not
+    edges: dict[tuple[str, str], None] = {}
+    quantities: dict[str, None] = {}
+    for node in recorded.graph.nodes:
+        before = {name: None for one in node.all_input_nodes for name in sources[one]}
+        for name in names.get(node, ()):
+            edges |= dict.fromkeys((source, name) for source in before)
+            quantities[name] = None
+            before = {name: None}  # another name of the same tensor comes after this one
+        sources[node] = before
+    return Graph(tuple(quantities), tuple(edges))
+
+
+def _names(
+    recorded: GraphModule, inputs: tuple[str, ...], outputs: tuple[str, ...]
+) -> dict[Node, list[str]]:
+    """The names of each node; an input that the reference returns under its name, or replaces,
+    counts once: where the reference has it."""
+    names: dict[Node, list[str]] = {}
+    nodes = list(recorded.graph.nodes)
+    for name, node in zip(inputs, (n for n in nodes if n.op == "placeholder"), strict=True):
+        if name not in outputs:
+            names[node] = [name]
+    for name, node in zip(outputs, nodes[-1].args[0], strict=True):
+        if isinstance(node, Node):  # a constant has none
+            names.setdefault(node, []).append(name)
+    return names
