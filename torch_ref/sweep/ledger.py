@@ -24,7 +24,8 @@ class Ledger:
     identity: as in every file's first line; on `resume` the cases a shard are the ledger's own.
     cases: how many are wanted; lines of shards that these have not, or only in part, are passed
         over.
-    done: the cases of shards that are finished, as far as they have been read.
+    done: the cases of shards that are finished, as far as they have been read; on other ranks than
+        0 only of their own shards.
 
     Raises LedgerError where the folder holds another sweep's ledger, or any without `resume`, and
     LinesError where it cannot be used.
@@ -78,8 +79,10 @@ class Ledger:
                 self._read[file] = start + len(line)
 
     def missing(self) -> Iterator[int]:
-        """The shards that nobody has finished, as far as the files have been read."""
-        return (shard for shard in range(self.plan.shards) if shard not in self._places)
+        """The shards that nobody has finished, as far as the files have been read; on other ranks
+        than 0 only their own."""
+        step, first = (self.ranks.world, self.ranks.rank) if self.ranks.rank else (1, 0)
+        return (s for s in range(first, self.plan.shards, step) if s not in self._places)
 
     def read(self, shard: int) -> Found:
         """What judging a finished shard found. Raises LinesError, or KeyError for another shard."""
@@ -102,6 +105,8 @@ class Ledger:
     def _enter(self, shard: int, cases: int, file: Path, start: int) -> None:
         """The first line of a shard counts; a second one, of another number of ranks, is equal."""
         if shard in self._places or cases <= 0 or self.plan.count(shard) != cases:
+            return
+        if self.ranks.rank and not self.ranks.has(shard):  # only rank 0 needs to know of all
             return
         self._places[shard] = file, start
         self.done += cases
