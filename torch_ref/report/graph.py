@@ -3,12 +3,12 @@
 Layers by the longest path, as far as the width allows (after Coffman and Graham); their order by
 barycentres (Sugiyama, Tagawa and Toda, IEEE Trans. Syst. Man Cybern. 11(2), 1981). What a long edge
 passes through gets a lane, which all long edges of one quantity share. An input that only one
-quantity uses is drawn in that quantity's box.
+quantity uses is drawn in that quantity's box; inputs that the same quantities use share one.
 """
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH = 330.0  # px: what fits a phone of 375
@@ -31,13 +31,15 @@ class Label:
 class Box:
     """A quantity with the inputs that only it uses; x, y its left upper corner, in px.
 
-    chips: these inputs, placed from that corner. A box without a name is a lane.
+    chips: these inputs, placed from that corner. A box without a name is a lane; one of inputs that
+    have the same uses has the name of the first, which is `shared`: among its chips, too.
     """
 
     name: str
     width: float = LANE
     height: float = 0.0
     chips: list[Label] = field(default_factory=list)
+    shared: bool = False
     x: float = 0.0
     y: float = 0.0
 
@@ -59,11 +61,12 @@ class Drawing:
 
 def drawing(quantities: Sequence[str], edges: Edges, texts: dict[str, str]) -> Drawing:
     """Place the quantities, which come in topological order; `texts` is what each box shows."""
-    home = _used_once(quantities, edges)
+    home = _homes(quantities, edges)
+    inside: defaultdict[str, list[str]] = defaultdict(list)
+    for name, box in home.items():
+        inside[box].append(name)
     boxes = {
-        name: _box(name, [other for other in home if home[other] == name], texts)
-        for name in quantities
-        if name not in home
+        name: _box(name, inside[name], texts) for name in quantities if home.get(name, name) == name
     }
     kept = [(a, b) for a, b in dict.fromkeys(edges) if a in boxes and b in boxes]
     layer = _layers(boxes, kept)
@@ -91,26 +94,33 @@ def nearest(quantities: Sequence[str], edges: Edges, start: str, most: int) -> t
     return tuple(name for name in quantities if name in chosen)
 
 
-def _used_once(quantities: Sequence[str], edges: Edges) -> dict[str, str]:
-    """The inputs with one consumer each, and that."""
-    consumers: defaultdict[str, list[str]] = defaultdict(list)
+def _homes(quantities: Sequence[str], edges: Edges) -> dict[str, str]:
+    """The box of each input that has none of its own: its only consumer's, or that of the first
+    input with the same consumers."""
+    consumers: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for a, b in edges:
-        consumers[a].append(b)
+        consumers[a][b] = None
     computed = {b for _, b in edges}
+    alike: defaultdict[frozenset[str], list[str]] = defaultdict(list)
+    for name in quantities:
+        if name not in computed and consumers[name]:
+            alike[frozenset(consumers[name])].append(name)
     return {
-        name: consumers[name][0]
-        for name in quantities
-        if name not in computed and len(consumers[name]) == 1
+        name: next(iter(uses)) if len(uses) == 1 else names[0]
+        for uses, names in alike.items()
+        for name in names
+        if len(uses) == 1 or len(names) > 1
     }
 
 
 # boxes -------------------------------------------------------------------------------------------
 
 
-def _box(name: str, inputs: Iterable[str], texts: dict[str, str]) -> Box:
-    own = _width(texts[name])
+def _box(name: str, inputs: Sequence[str], texts: dict[str, str]) -> Box:
+    shared = name in inputs
+    own = 0.0 if shared else _width(texts[name])
     chips: list[Label] = []
-    x, y, widest = PADDING, LINE + PADDING, own
+    x, y, widest = PADDING, PADDING + LINE * (not shared), own
     most = min(WIDTH, max(own, 210.0))
     for other in inputs:
         width = _width(texts[other])
@@ -120,7 +130,7 @@ def _box(name: str, inputs: Iterable[str], texts: dict[str, str]) -> Box:
         x += width + 5
         widest = max(widest, x - 5 + PADDING)
     height = y + LINE + PADDING if chips else LINE + 6
-    return Box(name, widest, height, chips)
+    return Box(name, widest, height, chips, shared)
 
 
 def _width(text: str) -> float:

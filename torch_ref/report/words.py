@@ -16,20 +16,20 @@ def sentence(reports: "Sequence[Report]") -> str:
     verdicts = [report.verdict for report in reports]
     worst = next(v for v in ("differ", "undecided", "agree") if v in verdicts)
     chosen = [report for report in reports if report.verdict == worst]
-    first = chosen[0]
+    first, twin = chosen[0], f"“{chosen[0].twin}”"
     where = "" if len(chosen) == len(reports) else f" in {_listed([r.dtype for r in chosen])}"
     if worst == "agree":
-        hand = f"The hand-written backward pass of {first.twin} agrees with autograd"
+        hand = f"The hand-written backward pass of {twin} agrees with autograd"
         return f"{hand}: every difference is rounding."
     if worst == "undecided":
-        hand = f"The hand-written backward pass of {first.twin} is undecided{where}"
+        hand = f"The hand-written backward pass of {twin} is undecided{where}"
         return f"{hand}: for some quantity no element of any case can be judged."
     if not first.first_wrong:
-        return f"The hand-written backward pass of {first.twin} breaks the contract{where}."
+        return f"The hand-written backward pass of {twin} breaks the contract{where}."
     wrong = "reference" if first.diagnosis.blame == "reference" else "hand-written backward pass"
     names = [f"dL/d{name}" for name in first.mistakes]
     enters = "the mistake enters" if len(names) == 1 else "mistakes enter"
-    return f"The {wrong} of {first.twin} is wrong{where}: {enters} at {_listed(names)}."
+    return f"The {wrong} of {twin} is wrong{where}: {enters} at {_listed(names)}."
 
 
 def summary(report: "Report") -> str:
