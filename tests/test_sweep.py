@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import torch_ref.report
 import torch_ref.sweep.lines
 import torch_ref.sweep.run
+import torch_ref.sweep.shards
 from torch_ref import arguments, verify
 from torch_ref.cli import main
-from torch_ref.compare.cases import SHARD
+from torch_ref.compare.cases import SHARD, Cases
 from torch_ref.loading import find_twin
+from torch_ref.sweep.shards import Plan
 
 SHARDS = 24
 CASES = SHARDS * SHARD - 1000
@@ -163,6 +166,19 @@ def test_a_twin_of_one_case_at_a_time(capsys: pytest.CaptureFixture[str]) -> Non
     assert swept == capsys.readouterr().out
     assert without_sums("sweep.json") == without_sums("verify.json")
     assert finished("ledger") == [3]
+
+
+def test_larger_shards_have_the_same_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = find_twin("mine.py").twin
+    cases, many = Cases(twin, torch.float64, torch.device("cpu"), 0), 5 * SHARD + 10
+    plan = Plan(many, 2 * SHARD)
+    cut = [batch for shard in range(plan.shards) for batch in plan.batches(cases, shard)]
+    for one, other in zip(cut, cases.batches(many), strict=True):
+        assert (one.first, one.count) == (other.first, other.count)
+        assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in other.inputs)
+    monkeypatch.setattr(torch_ref.sweep.shards, "MANY_LINES", SHARDS // 3)
+    assert uninterrupted()["reports"][0]["rows"][1]["wrong"] > 0
+    assert finished("undisturbed") == [-(-SHARDS // 2)]
 
 
 def without_sums(file: str) -> Any:
