@@ -73,17 +73,23 @@ static inline T absolute(T x) {{ return fabs{kind.suffix}(x); }}
 static inline int infinite(T x) {{ return absolute(x) == INFINITY; }}
 
 /* e^x = 2^k e^r with |r| <= ln(2)/2; 2^k in two factors, as it may be no normal number. */
-static inline T exponential(T x) {{
-  x = x < {kind.lowest} ? {kind.lowest} : x;
-  x = x > {kind.highest} ? {kind.highest} : x;
+static inline T power(T x, T half, T outer) {{
   const T to_whole = {kind.number(1.5 * 2**kind.bits)};  /* adding it rounds to a whole number */
   const T shifted = x * {kind.number(1.4426950408889634)} + to_whole;
   const T k = shifted - to_whole;
   const T r = (x - k * {head}) - k * {rest};
   const T series = 1 + (r + r * r * {_polynomial(exp_series, "r", kind)});
-  const T half = x < 0 ? {-half_range} : {half_range};
-  const T outer = x < 0 ? {kind.number(2.0**-half_range)} : {kind.number(2.0**half_range)};
   return series * of_bits((bits_of(shifted - half) << {kind.bits}) + (word){one}) * outer;
+}}
+static inline T exponential_of_negative(T x) {{  /* x <= 0, or NaN */
+  x = x < {kind.lowest} ? {kind.lowest} : x;
+  return power(x, -{half_range}, {kind.number(2.0**-half_range)});
+}}
+static inline T exponential(T x) {{
+  x = x < {kind.lowest} ? {kind.lowest} : x;
+  x = x > {kind.highest} ? {kind.highest} : x;
+  const T half = x < 0 ? -{half_range} : {half_range};
+  return power(x, half, x < 0 ? {kind.number(2.0**-half_range)} : {kind.number(2.0**half_range)});
 }}
 
 /* k ln 2 + ln(1 + f) + correction, for sqrt(1/2) <= 1 + f < sqrt(2): 2 artanh(f / (2 + f)). */
@@ -104,18 +110,19 @@ static inline T fraction(T x) {{
   return of_bits((bits & (word){(1 << kind.bits) - 1}) + (word){low_half}) - 1;
 }}
 
-static inline T natural_logarithm(T x) {{
-  const T y = x < SUBNORMAL ? x * {kind.number(2.0 ** (kind.bits + 2))} : x;
-  const T k = exponent(y) - (x < SUBNORMAL ? {kind.bits + 2} : 0);
-  const T result = logarithm_of_parts(k, fraction(y), 0);
-  return x > 0 ? (x < INFINITY ? result : INFINITY) : (x == 0 ? -INFINITY : NAN);
+/* ln(1 + d) or ln(x): two selected between cost little more than one, computed apart far more.
+   What rounding 1 + d lost comes back as a correction. */
+static inline T either_logarithm(int one_plus, T d, T x) {{
+  const T sum = 1 + d;
+  const T lost = (d > 1 ? 1 - (sum - d) : d - (sum - 1)) / sum;
+  const T given = one_plus ? sum : x;
+  const int small = given < SUBNORMAL;
+  const T y = small ? given * {kind.number(2.0 ** (kind.bits + 2))} : given;
+  const T k = exponent(y) - (small ? {kind.bits + 2} : 0);
+  const T f = one_plus & (k == 0) ? d : fraction(y);
+  const T result = logarithm_of_parts(k, f, one_plus & (k != 0) ? lost : 0);
+  return given > 0 ? (given < INFINITY ? result : INFINITY) : (given == 0 ? -INFINITY : NAN);
 }}
-
-/* ln(1 + x); what rounding 1 + x lost comes back as a correction. */
-static inline T logarithm_of_one_plus(T x) {{
-  const T sum = 1 + x, k = exponent(sum);
-  const T lost = (x > 1 ? 1 - (sum - x) : x - (sum - 1)) / sum;
-  const T result = logarithm_of_parts(k, k == 0 ? x : fraction(sum), k == 0 ? 0 : lost);
-  return x > -1 ? (x < INFINITY ? result : INFINITY) : (x == -1 ? -INFINITY : NAN);
-}}
+static inline T natural_logarithm(T x) {{ return either_logarithm(0, 0, x); }}
+static inline T logarithm_of_one_plus(T d) {{ return either_logarithm(1, d, 1); }}
 """

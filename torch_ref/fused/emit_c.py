@@ -11,7 +11,8 @@ from typing import Any
 
 from torch_ref.fused.c_driver import DRIVER
 from torch_ref.fused.c_math import FORMATS, functions
-from torch_ref.fused.recording import Symbol, assuming, in_order
+from torch_ref.fused.recording import Symbol, assuming
+from torch_ref.fused.rewriting import rare_conditions, with_shared_logarithms
 from torch_ref.fused.stages import CONDITIONS, Stage, in_stages
 
 STAGES = 8  # measured: half again as fast as one, and no gain from more
@@ -31,8 +32,10 @@ FORMS = {
     "where": "({} ? {} : {})",
     "abs": "absolute({})",
     "exp": "exponential({})",
+    "exp of -|x|": "exponential_of_negative({})",
     "log": "natural_logarithm({})",
     "log1p": "logarithm_of_one_plus({})",
+    "either_log": "either_logarithm({}, {}, {})",
     "isinf": "infinite({})",
 }
 
@@ -75,20 +78,6 @@ def source(program: Program, forms: Mapping[str, str] = FORMS) -> str:
     )
 
 
-def rare_conditions(values: Sequence[Symbol]) -> list[Symbol]:
-    """The conditions that only numbers at the ends of the range meet: infinite, or subnormal."""
-    return [
-        symbol
-        for symbol in in_order(values)
-        if symbol.operation == "isinf"
-        or (symbol.operation == "less" and symbol.operands[1] == _smallest_normal(symbol))
-    ]
-
-
-def _smallest_normal(symbol: Symbol) -> Any:
-    return symbol.graph.finfo(symbol.dtype).smallest_normal
-
-
 _HEAD = """#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -106,7 +95,7 @@ def _block(name: str, program: Program, forms: Mapping[str, str], rare: Sequence
     """
     known = dict.fromkeys(rare, False)
     outputs, watched = (
-        [assuming(value, known) for value in values]
+        [with_shared_logarithms(assuming(value, known)) for value in values]
         for values in (program.outputs, program.watched)
     )
     stages = in_stages([*outputs, *watched, *rare], STAGES)
@@ -185,10 +174,19 @@ class _Writer:
 
     def _statement(self, value: Symbol) -> str:
         kind = "int" if value.operation in CONDITIONS else "T"
-        form = self.forms[value.operation].format(*map(self._text, value.operands))
+        operation = "exp of -|x|" if _is_exp_of_negative(value) else value.operation
+        form = self.forms[operation].format(*map(self._text, value.operands))
         return f"const {kind} {self.names[value]} = {form};"
 
     def _text(self, operand: Any) -> str:
         if not isinstance(operand, Symbol):
             return FORMATS[self.program.dtype].number(operand)
         return operand.operands[0] if operand.operation == "argument" else self.names[operand]
+
+
+def _is_exp_of_negative(value: Symbol) -> bool:
+    """Whether this is exp(-|x|), which cannot overflow."""
+    if value.operation != "exp" or value.operands[0].operation != "negative":
+        return False
+    inner = value.operands[0].operands[0]
+    return isinstance(inner, Symbol) and inner.operation == "abs"

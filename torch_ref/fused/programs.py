@@ -16,6 +16,7 @@ from torch_ref.fused import emit_c, emit_python
 from torch_ref.fused.arrays import Samples
 from torch_ref.fused.compiler import NoCompilerError, library
 from torch_ref.fused.recording import ARGUMENTS, record
+from torch_ref.fused.rewriting import telling
 
 MEANS = "means"  # of the loss and its gradient for parameters that are one number each
 SAMPLES = "samples"  # the same, sample by sample
@@ -37,7 +38,7 @@ def program(kind: str, dtype: str) -> emit_c.Program:
     summed = kind == MEANS
     outputs = list(dict.fromkeys(wanted(kind, dtype).values()))
     # what is summed shows by its sum whether it is finite
-    watched = [value for value in record(dtype).watched if not (summed and value in outputs)]
+    watched = telling(record(dtype).watched, outputs if summed else ())
     shared = len(PARAMETERS) if summed else 0
     return emit_c.Program(dtype, ARGUMENTS, outputs, watched, shared, summed)
 

@@ -140,8 +140,8 @@ def _quotients(*values: Any) -> bool:
     return all(isinstance(value, Symbol) and value.operation == "divide" for value in values)
 
 
-def assuming(value: Any, known: Mapping[Symbol, bool]) -> Any:
-    """The same number written shorter, where these conditions are known to hold or not."""
+def assuming(value: Any, known: Mapping[Symbol, Any]) -> Any:
+    """The value written shorter, if these symbols are known to be others, True or False."""
     done: dict[Any, Any] = dict(known)
 
     def simple(value: Any) -> Any:

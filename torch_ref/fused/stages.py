@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch_ref.fused.recording import Symbol, in_order
 
-WORK = {"exp": 20, "log": 25, "log1p": 35}  # in additions, roughly
+WORK = {"exp": 20, "log": 25, "log1p": 35, "either_log": 45}  # in additions, roughly
 CONDITIONS = ("less", "greater", "greater_equal", "logical_and", "logical_or", "isinf")
 
 
