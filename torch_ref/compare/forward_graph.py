@@ -21,15 +21,15 @@ def forward_graph(reference: Callable[[Values], Values], inputs: Values) -> Grap
     names: list[str] = []
 
     def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
-        # Leaves with a gradient: a reference may differentiate something itself.
-        leaves = [t.detach().requires_grad_() if t.is_floating_point() else t for t in tensors]
-        values = reference(dict(zip(inputs, leaves, strict=True)))
+        values = reference(dict(zip(inputs, tensors, strict=True)))
         names[:] = values
         return tuple(values.values())
 
+    # With gradients: a reference may differentiate something itself.
+    leaves = [v.detach().requires_grad_() if v.is_floating_point() else v for v in inputs.values()]
     try:
         with torch.enable_grad():
-            recorded = make_fx(forward)(*inputs.values())
+            recorded = make_fx(forward)(*leaves)
         if any(map(_changes_its_arguments, recorded.graph.nodes)):
             with torch.no_grad():
                 recorded = make_fx(functionalize(recorded))(*inputs.values())

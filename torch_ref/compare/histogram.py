@@ -18,7 +18,7 @@ def histogram(ratio: Tensor) -> tuple[int, ...]:
     """BINS counts of the elements of `ratio`, float64 of any shape: 0 to infinity, or -1 for an
     undecided element, which is not counted.
 
-    The bins are found from the exponents, which takes a third of the time of a logarithm.
+    The bins are found from the exponents, which is cheaper than a logarithm.
     """
     below = ratio.reshape(-1).view(torch.int64) - 1  # so that a power of 4 ends its bin
     power = (below >> _FRACTION).sub_(_BIAS) >> 1

@@ -213,8 +213,8 @@ def _says(counts: tuple[int, ...]) -> str:
         return ""
     within, beyond = sum(counts[1:WITHIN]), sum(counts[WITHIN:])
     return (
-        f"Histogram of {sum(counts):,} decided elements: {counts[0]:,} exactly equal, {within:,} "
-        f"within what rounding allows, {beyond:,} beyond it."
+        f"{sum(counts):,} decided elements: {counts[0]:,} equal, {within:,} within what rounding "
+        f"allows, {beyond:,} beyond"
     )
 
 
