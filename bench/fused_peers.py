@@ -27,8 +27,10 @@ Step = Callable[[], Any]
 
 LOOP = """
 #include <math.h>
-void gradients(long n, const float *p, const float *X1, const float *X2, const float *T, double *sums) {
-  const float w13=p[0],w23=p[1],b3=p[2],w34=p[3],b4=p[4],w35=p[5],b5=p[6],w36=p[7],w46=p[8],w56=p[9],b6=p[10];
+void gradients(long n, const float *p, const float *X1, const float *X2, const float *T,
+               double *sums) {
+  const float w13=p[0],w23=p[1],b3=p[2],w34=p[3],b4=p[4],w35=p[5],b5=p[6];
+  const float w36=p[7],w46=p[8],w56=p[9],b6=p[10];
   double L=0,g0=0,g1=0,g2=0,g3=0,g4=0,g5=0,g6=0,g7=0,g8=0,g9=0,g10=0;
   #pragma omp parallel for simd reduction(+:L,g0,g1,g2,g3,g4,g5,g6,g7,g8,g9,g10)
   for (long i = 0; i < n; i++) {
@@ -194,7 +196,7 @@ def main() -> None:
     for size in map(int, given.sizes or (1, 1e3, 1e4, 1e5, 1e6, 1e7)):
         peers = steps(size, getattr(torch, given.dtype), given.peers)
         times = race(peers, given.seconds)
-        base = next((n for n in ("fused, floats", "fused, torch", "fused, NumPy") if n in times))
+        base = next(n for n in ("fused, floats", "fused, torch", "fused, NumPy") if n in times)
         middle, least = ({n: f(t) for n, t in times.items()} for f in (statistics.median, min))
         for name in times:
             print(

@@ -548,13 +548,14 @@ def test_no_directory_at_all_is_needed(uncompiled: Path) -> None:
 
 def test_a_forked_process_computes_on_one_thread() -> None:
     code = (
-        "import os, numpy as np, manual_bp, torch\n"
+        "import os, signal, numpy as np, manual_bp, torch\n"
         "from torch_ref.fused import fused_gradients\n"
         "torch.set_num_threads(2)\n"
         "i = {n: np.ones(200_000) for n in ('x1', 'x2', 't')}\n"
         "p = manual_bp.init_parameters(0)\n"
         "before = fused_gradients(p, i)[0]\n"
         "if os.fork() == 0:\n"
+        "    signal.alarm(30)\n"
         "    os._exit(int(fused_gradients(p, i)[0] != before))\n"
         "print(os.wait()[1])\n"
     )

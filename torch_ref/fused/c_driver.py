@@ -53,11 +53,13 @@ static int layout(const Samples *all, int argument) {
   return same ? 0 : row ? 1 : 2;
 }
 
-static void chunk(const Samples *all, const int *layouts, int64_t start, int64_t end,
+static void chunk(const Samples *all, const int *layouts, int64_t number, int64_t count_of_all,
                   T *const *out, double *sums) {
+  int64_t start = number * CHUNK, end = start + CHUNK;
   T room[ARGUMENTS][BLOCK];
   const T *in[ARGUMENTS];
   T *to[OUTPUTS];
+  if (end > count_of_all) end = count_of_all;
   for (int a = 0; a < ARGUMENTS; a++) {
     in[a] = room[a];
     if (layouts[a] == 0)
@@ -87,10 +89,12 @@ int run(int64_t count, int64_t dims, const int64_t *shape, const T *const *data,
   if (!parts) return 1;
   for (int a = 0; a < ARGUMENTS; a++) layouts[a] = layout(&all, a);
   if (threads > chunks) threads = (int)chunks;
-  #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t c = 0; c < chunks; c++) {
-    const int64_t end = (c + 1) * CHUNK;
-    chunk(&all, layouts, c * CHUNK, end < count ? end : count, out, parts + c * SUMS);
+  if (threads > 1) {
+    #pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t c = 0; c < chunks; c++)
+      chunk(&all, layouts, c, count, out, parts + c * SUMS);
+  } else {  /* not a word to OpenMP, which does not live on in a forked process */
+    for (int64_t c = 0; c < chunks; c++) chunk(&all, layouts, c, count, out, parts + c * SUMS);
   }
   for (int s = 0; s < SUMS; s++) {
     double sum = 0;

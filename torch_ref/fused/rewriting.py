@@ -23,7 +23,7 @@ def _smallest_normal(symbol: Symbol) -> Any:
 def with_shared_logarithms(value: Symbol) -> Symbol:
     """One logarithm for both branches of a selection, if one takes log1p(d) and the other log(x).
 
-    Compilers compute both branches for all samples; "either_log" of (condition, d, x) selects first.
+    C computes both branches for all samples; "either_log" of (condition, d, x) selects before.
     """
     for selection in in_order([value]):
         if selection.operation != "where":
