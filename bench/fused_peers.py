@@ -9,6 +9,7 @@ takes.
 import argparse
 import ctypes
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -106,6 +107,7 @@ def steps(size: int, dtype: torch.dtype, wanted: list[str]) -> dict[str, Step]:
 
     torch.compiler.reset()
     compiled = torch.compile(torch.func.grad(loss_of_columns), dynamic=False)
+    both = torch.compile(torch.func.grad_and_value(loss_of_columns), dynamic=False)
     hand = torch.compile(
         lambda p, i: manual_bp.gradients(p, i, check_values=False)[1], dynamic=False
     )
@@ -116,6 +118,7 @@ def steps(size: int, dtype: torch.dtype, wanted: list[str]) -> dict[str, Step]:
         "fused, NumPy": lambda: list(fused_gradients(numbers, arrays)[1].values()),
         "autograd, eager": eager,
         "autograd, compiled": lambda: list(compiled(parameters, **inputs).values()),
+        "autograd, compiled, loss": lambda: list(both(parameters, **inputs)[0].values()),
         "manual_bp, compiled": lambda: list(hand(parameters, inputs).values()),
         "manual_bp, NumPy": lambda: list(
             manual_bp.gradients(numbers, arrays, check_values=False)[1].values()
@@ -156,7 +159,9 @@ def _jax(parameters: dict, inputs: dict) -> Step | None:
     return lambda: [jax.block_until_ready(gradient(p, *arrays))[n] for n in parameters]
 
 
-def race(peers: dict[str, Step], seconds: float) -> dict[str, list[float]]:
+def race(
+    peers: dict[str, Step], seconds: float, clock: Callable[[], float]
+) -> dict[str, list[float]]:
     truth = None
     for name, step in peers.items():
         for _ in range(3):
@@ -173,11 +178,13 @@ def race(peers: dict[str, Step], seconds: float) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in peers}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[name]) < 7:
-        for name, step in peers.items():
-            start = time.perf_counter()
+        order = list(peers.items())
+        random.shuffle(order)  # what one leaves behind in caches and threads hits any other
+        for name, step in order:
+            start = clock()
             for _ in range(repeats[name]):
                 step()
-            times[name].append((time.perf_counter() - start) / repeats[name])
+            times[name].append((clock() - start) / repeats[name])
     return times
 
 
@@ -187,6 +194,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="for one thread, if others run")
     parser.add_argument("--peers", nargs="*", default=[])
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -195,7 +203,9 @@ def main() -> None:
     )
     for size in map(int, given.sizes or (1, 1e3, 1e4, 1e5, 1e6, 1e7)):
         peers = steps(size, getattr(torch, given.dtype), given.peers)
-        times = race(peers, given.seconds)
+        times = race(
+            peers, given.seconds, time.process_time if given.cpu_time else time.perf_counter
+        )
         base = next(n for n in ("fused, floats", "fused, torch", "fused, NumPy") if n in times)
         middle, least = ({n: f(t) for n, t in times.items()} for f in (statistics.median, min))
         for name in times:
