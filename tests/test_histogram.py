@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torch_ref.assignment import assignment_twin
-from torch_ref.compare.histogram import BINS, HIGHEST, LOWEST, WITHIN, added, histogram
+from torch_ref.compare.histogram import BINS, FEW, HIGHEST, LOWEST, WITHIN, added, histogram
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verify import Judge
 
@@ -29,9 +29,12 @@ ratios = st.sampled_from([-1.0, 0.0, math.inf, *EDGES, *NEAR]) | st.floats(1e-30
 
 @given(st.lists(ratios, max_size=40))
 def test_each_element_is_in_its_bin(numbers: list[float]) -> None:
+    """Few elements and many are counted in different ways."""
     places = [place(number) for number in numbers]
     expected = tuple(places.count(at) for at in range(BINS))
-    assert histogram(torch.tensor(numbers, dtype=torch.float64)) == expected
+    few = torch.tensor(numbers, dtype=torch.float64)
+    assert histogram(few) == expected
+    assert histogram(few.repeat(FEW + 1)) == tuple((FEW + 1) * count for count in expected)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3), (0, 4)])

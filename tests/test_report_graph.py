@@ -1,7 +1,7 @@
 """The drawing of a graph: everything in it, nothing on top of something else, narrow."""
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -72,6 +72,14 @@ def test_a_network_fits_a_phone() -> None:
     assert 0 < drawn(names, edges).width <= WIDTH
 
 
+def test_branches_that_do_not_fit_side_by_side_stand_in_rows() -> None:
+    names = ["x", *(f"a_branch_with_a_name_{i}" for i in range(8)), "y"]
+    edges = [edge for name in names[1:-1] for edge in (("x", name), (name, "y"))]
+    picture = drawn(names, edges)
+    assert len({box.y for box in picture.boxes}) > 4
+    assert picture.width < 2 * WIDTH < 8 * min(box.width for box in picture.boxes[1:-1])
+
+
 def test_inputs_with_the_same_uses_share_a_box() -> None:
     picture = drawn(["a", "b", "y", "z"], [(a, b) for a in "ab" for b in "yz"])
     shared = [box for box in picture.boxes if box.shared]
@@ -85,6 +93,6 @@ def test_nothing_is_drawn_of_nothing() -> None:
 
 def test_the_nearest_are_kept() -> None:
     names = [f"q{i}" for i in range(9)]
-    edges = list(zip(names, names[1:]))
+    edges = list(pairwise(names))
     assert nearest(names, edges, "q4", 3) == ("q3", "q4", "q5")
     assert nearest(names, edges, "q0", 99) == tuple(names)
