@@ -37,7 +37,7 @@ class NoCompilerError(RuntimeError):
     """There is no C compiler, or none that compiles; the message says which were tried."""
 
 
-def library(source: str) -> ctypes.CDLL:
+def library(source: str, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL:
     """The compiled source, from the cache where it is in there.
 
     The cache is $GRADTWIN_CACHE, or gradtwin in $XDG_CACHE_HOME or ~/.cache; where that cannot be
@@ -47,7 +47,7 @@ def library(source: str) -> ctypes.CDLL:
     compiler = find_compiler()
     trouble = ""
     for choice in CHOICES:
-        command = (*compiler, *FLAGS, *choice)
+        command = (*compiler, *flags, *choice)
         machine = _machine(compiler, choice)
         if machine is None:
             continue

@@ -17,7 +17,7 @@ def versions() -> str:
 def machine() -> str:
     """The model of the processor, its cores as the system counts them, and the system."""
     cores = os.cpu_count() or 1
-    return f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}; {_system()}"
+    return f"{processor()}, {cores} {'core' if cores == 1 else 'cores'}; {_system()}"
 
 
 def device_name(device: str) -> str:
@@ -39,7 +39,8 @@ def _version(package: str) -> str:
         return "(version unknown)"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The model, as Linux gives it; the architecture elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # no Linux

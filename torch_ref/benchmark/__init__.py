@@ -1,0 +1,1 @@
+"""The gradients against every peer a user could pick instead, and against the machine's limit."""

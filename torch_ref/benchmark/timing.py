@@ -1,0 +1,83 @@
+"""Peers that take turns in one process, and what their times say."""
+
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+SHORTEST_TURN = 2e-3  # seconds; faster calls are repeated until a turn takes as long
+# Seconds before a turn: the threads of the one before, OpenMP's above all, wait busily for some
+# milliseconds more, and would be charged to the next.
+PAUSE = 5e-3
+
+Step = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median, and the first and the ninth tenth: most turns lie between."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(numbers: Sequence[float]) -> "Spread":
+        """Of at least one number."""
+        ordered = sorted(numbers)
+        tenths = [ordered[round(share * (len(ordered) - 1))] for share in (0.1, 0.9)]
+        return Spread(statistics.median(ordered), *tenths)
+
+
+def race(
+    steps: Mapping[str, Step], seconds: float, least_turns: int, seed: int = 0
+) -> dict[str, list[float]]:
+    """Seconds a call, one number a round for each peer: numbers of one round belong together.
+
+    In every round each peer has one turn, in shuffled order: what one leaves behind in caches hits
+    any other, and a slow spell of the machine hits all. A call that is short enough is made once
+    before its turn, untimed. Rounds go on for `seconds`, and until there are `least_turns`.
+    """
+    generator = random.Random(seed)
+    repeats = {name: _repeats(step) for name, step in steps.items()}
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    end = time.perf_counter() + seconds
+    rounds = 0
+    while rounds < least_turns or time.perf_counter() < end:
+        generator.shuffle(order)
+        for name in order:
+            time.sleep(PAUSE)
+            if repeats[name] > 1:
+                steps[name]()
+            times[name].append(_turn(steps[name], repeats[name]))
+        rounds += 1
+    return times
+
+
+def _repeats(step: Step) -> int:
+    """How many calls make a turn."""
+    step()
+    return max(1, int(SHORTEST_TURN / _turn(step, 1)))
+
+
+def _turn(step: Step, repeats: int) -> float:
+    """Seconds a call, without Python's garbage collection."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            step()
+        return (time.perf_counter() - start) / repeats
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Of two peers' times, round by round."""
+    return Spread.of([a / b for a, b in zip(above, below, strict=True)])
