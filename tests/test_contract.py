@@ -120,7 +120,7 @@ def test_a_value_that_is_no_tensor() -> None:
     def manual(values: Values) -> Values:
         return {**TWIN.manual(values), "b6": "1.0"}
 
-    refused(manual, "dL/db6 is a str; a torch.Tensor is needed")
+    refused(manual, "dL/db6 is of type str; a torch.Tensor is needed")
 
 
 def test_nothing_at_all() -> None:

@@ -161,3 +161,28 @@ def test_only_the_dtype_under_test_may_show_a_mistake() -> None:
     report = verify(twin, cases=2000, dtype=torch.float32)
     assert report.mistakes == ("w",)
     assert report.explanation == "dL/dw has the wrong sign"
+
+
+def test_at_a_kink_nobody_is_blamed() -> None:
+    """A branch that the hand forgot at an equality: differences across it are no witness."""
+
+    def reference(values: Values) -> Values:
+        z = values["x"] * values["w"]
+        return {"z": z, "loss": torch.where(z == 2, 0 * z, z)}
+
+    def manual(values: Values) -> Values:
+        return {"z": torch.ones_like(values["x"])}
+
+    report = verify(Twin("equal", lambda d: {n: d.normal() for n in "xw"}, reference, manual))
+    assert report.first_wrong == "z"
+    assert report.diagnosis.blame == ""
+    assert report.explanation == "dL/dz is wrong exactly where z == 2"
+
+
+def test_a_factor_near_1_is_written_out() -> None:
+    def manual(values: Values) -> Values:
+        return {"w": 2 * values["w"] * values["x"] ** 2 * (1 + 1e-7)}
+
+    twin = Twin("square", lambda d: {n: d.normal() for n in "xw"},
+                lambda v: {"loss": (v["w"] * v["x"]) ** 2}, manual)  # fmt: skip
+    assert verify(twin, cases=4000).explanation == "dL/dw is 1 + 1e-07 times the truth"

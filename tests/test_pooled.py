@@ -1,14 +1,18 @@
 """What many cases show together: small systematic errors are caught, right code is not accused."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
-from torch_ref import assignment_twin, verify
+from torch_ref import Twin, assignment_twin, verify
 from torch_ref.compare import DTYPES
 from torch_ref.compare.pooled import BIAS, Pool
+from torch_ref.report import print_report
 
 Values = dict[str, Tensor]
 
@@ -107,3 +111,53 @@ def test_pools_add_up() -> None:
     whole = pool(errors, 0.3)
     assert halves.bias == pytest.approx(whole.bias, rel=1e-12)
     assert halves.cases == whole.cases == 1000
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("number", [0.3, 1 / 3, math.pi])
+def test_a_constant_in_right_code_is_no_bias(number: float, dtype: str) -> None:
+    """It is off by the same amount in every case: in float32 0.3 is by a third of a roundoff."""
+    twin = ridge(lambda dy, values: 2 * number * dy, number)
+    report = verify(twin, cases=200_000, dtype=DTYPES[dtype])
+    report.assert_agreement()
+
+
+def test_a_constant_that_each_side_writes_in_another_way_is_no_bias() -> None:
+    twin = Twin(
+        "log10",
+        lambda draw: {"x": draw.uniform(0.1, 9.0)},
+        lambda values: {"loss": values["x"].log10()},
+        lambda values: {"x": 0.4342944819032518 / values["x"]},
+    )
+    verify(twin, cases=200_000).assert_agreement()
+
+
+def test_a_constant_accounts_for_no_more_than_itself() -> None:
+    found = pool(noise(100_000, 0.02) + 0.01, 0.03)
+    assert found.biased(2.0**-8, by_constants=0.005)
+    assert not found.biased(2.0**-8, by_constants=0.01)
+
+
+def test_what_only_all_cases_show_is_said_on_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = verify(with_error("z6", 0.01, torch.bfloat16), cases=250_000, dtype=torch.bfloat16)
+    assert not any(row.wrong for row in report.rows)
+    print_report(report, Console(width=120))
+    out = capsys.readouterr().out
+    assert "dL/dz6 is off by a relative 0.0" in out
+    assert "look at it" not in out  # no single case shows it
+
+
+def ridge(slope: Callable[[Tensor, Values], Tensor], number: float) -> Twin:
+    """loss = number (w x - t)^2."""
+
+    def reference(values: Values) -> Values:
+        y = values["w"] * values["x"]
+        return {"y": y, "loss": number * (y - values["t"]) ** 2}
+
+    def manual(values: Values) -> Values:
+        dy = slope(values["w"] * values["x"] - values["t"], values).to(values["x"].dtype)
+        return {"y": dy, "w": dy * values["x"]}
+
+    return Twin("ridge", lambda draw: {name: draw.normal() for name in "wxt"}, reference, manual)

@@ -69,6 +69,9 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "cat and stack": lambda x, y, z, w: torch.cat((x, x * 2)) + torch.stack((x, x)).reshape(8, 6),
     "slices and pads": lambda x, y, z, w: F.pad(x[:, 1::2], (1, 1)) * x[:, :5],
     "roll, flip, tril": lambda x, y, z, w: x.roll(1, 0) + x.flip(1) + x.tril(),
+    "a transposed addend": lambda x, y, z, w: F.linear(z + 2 * z.mT.mT.transpose(0, 1).reshape(
+        3, 2, 8).transpose(0, 1), torch.cat((w[0], w[1])).flatten()[:8][None]),
+    "as strided": lambda x, y, z, w: (2 * x.T).as_strided((3, 4), (1, 6)) * 3,
     "in place": lambda x, y, z, w: (x * 1).mul_(2).add_(x).sin_(),
     "set item": lambda x, y, z, w: _with_item(x),
     "masked fill": lambda x, y, z, w: x.masked_fill(x > 0.5, 0.1),
@@ -162,6 +165,22 @@ def test_whole_numbers_that_a_dtype_cannot_hold_are_rounded(dtype: str) -> None:
     inputs = {"n": torch.randint(0, top, (1000,)), "x": torch.rand(1000).to(DTYPES[dtype])}
     within(lambda v: {"value": v["n"] * v["x"]}, inputs, DTYPES[dtype])
     within(lambda v: {"value": v["n"].to(v["x"].dtype) - v["x"]}, inputs, DTYPES[dtype])
+
+
+@pytest.mark.parametrize("name", ["lgamma", "digamma", "erfinv", "remainder"])
+def test_a_function_without_a_known_accuracy_or_that_jumps_has_no_rule(name: str) -> None:
+    function = (lambda x: x % 0.3) if name == "remainder" else getattr(torch, name)
+    wide = {"x": torch.rand(5, dtype=torch.float64)}
+    walked = walk(
+        record(lambda v: {"y": function(v["x"] * 0.9)}, wide), wide, Arithmetic.of(torch.float32)
+    )
+    assert [name.split(".")[1] for name in walked.unbounded] == [name]
+    assert walked.bounds["y"].isinf().all()
+
+
+def test_a_power_of_two_very_inexact_numbers_stays_within_its_bound() -> None:
+    inputs = {n: torch.randn(20_000).to(torch.bfloat16) for n in ("x", "y")}
+    within(lambda v: {"value": v["x"].exp().pow(3 * v["y"])}, inputs, torch.bfloat16)
 
 
 def test_a_number_cut_to_a_whole_one_is_open_where_rounding_may_cross_one() -> None:

@@ -1,5 +1,6 @@
 """verify on twins that cannot be judged as they stand, each with its sentence; its notes."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -370,3 +371,101 @@ def test_an_overflow_that_another_order_of_a_sum_misses_is_no_mistake() -> None:
     wrong = verify(sum_of_three("spoilt"), cases=20_000, dtype=torch.float16, explain=False)
     assert wrong.verdict == "differ"
     assert wrong.rows[0].worst_ratio == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wrong_for"),
+    [(1, 32, 32), (1, 8, 8), (1, 32, "even"), (1, 6, "even"), (1, 32, 1)],
+)
+def test_a_mistake_at_some_sizes_only_is_found(low: int, high: int, wrong_for: object) -> None:
+    """And the sentence does not say of all sizes what is true of some."""
+
+    def manual(values: Values) -> Values:
+        x, w = values["x"], values["w"]
+        wrong = len(x) % 2 == 0 if wrong_for == "even" else len(x) == wrong_for
+        dy = 2 * (x @ w) * (1.5 if wrong else 1.0)
+        return {"y": dy, "w": x.T @ dy}
+
+    def reference(values: Values) -> Values:
+        y = values["x"] @ values["w"]
+        return {"y": y, "loss": (y**2).sum()}
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(draw.size(low, high), 3)), "w": draw.normal(shape=(3,))}
+
+    report = verify(Twin("sizes", inputs, reference, manual))
+    assert report.first_wrong == "y"
+    assert re.fullmatch(
+        r"dL/dy is 1.5 times the truth in \d+% of the elements looked at, and right in the others",
+        report.explanation,
+    )
+
+
+def test_a_stress_that_brings_the_reference_down_leaves_the_case_as_drawn() -> None:
+    """A singular matrix: torch's inverse raises. (It has no rule, so nothing is decided.)"""
+
+    def inputs(draw: Draw) -> Values:
+        return {"a": draw.normal(shape=(3, 3)) + 3 * torch.eye(3, dtype=draw.dtype)}
+
+    def reference(values: Values) -> Values:
+        return {"loss": torch.linalg.inv(values["a"]).sum()}
+
+    def manual(values: Values) -> Values:
+        sums = torch.linalg.inv(values["a"]).sum(0, keepdim=True)
+        return {"a": -(torch.linalg.inv(values["a"]).sum(1, keepdim=True) @ sums).T.T}
+
+    twin = Twin("inverse", inputs, reference, manual, stress=("zeros", "tied"))
+    assert verify(twin, cases=30).verdict == "undecided"
+
+
+WRONG_KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "a complex input": (
+        {"inputs": lambda draw: {"x": draw.normal(shape=(2,)) * 1j, "w": draw.normal(shape=())}},
+        "inputs gave x as a complex tensor, for which there are no rounding rules",
+    ),
+    "a sparse input": (
+        {"inputs": lambda draw: {"x": draw.normal(shape=(2,)).to_sparse()}},
+        "inputs gave x as a sparse tensor",
+    ),
+    "another tensor for an input": (
+        {"reference": lambda values: {"x": 2 * values["x"], "loss": values["x"].sum()}},
+        "reference gave another tensor for its input x: give what is made of it a name of its own",
+    ),
+    "sparse on the way": (
+        {"reference": lambda v: {"loss": torch.sparse.sum(v["x"].to_sparse())}},
+        "[Ss]parse",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_KINDS)
+def test_a_twin_of_the_wrong_kind(kind: str) -> None:
+    changes, message = WRONG_KINDS[kind]
+    plain = Twin(
+        "plain", lambda draw: {"x": draw.normal(shape=(3,))}, lambda v: {"loss": v["x"].sum()},
+        lambda v: {"x": torch.ones_like(v["x"])},
+    )  # fmt: skip
+    with pytest.raises(TwinError, match=message):
+        verify(replace(plain, **changes), cases=3)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (np.array([None] * 3), "dL/dx is of type ndarray; a torch.Tensor is needed"),
+        ([1.0] * 3, "dL/dx is of type list; a torch.Tensor is needed"),
+        (torch.ones(3, dtype=torch.float64).to_sparse(), "dL/dx is sparse; a dense tensor"),
+    ],
+)
+def test_a_gradient_of_the_wrong_kind(gradient: object, message: str) -> None:
+    twin = Twin(
+        "plain", lambda draw: {"x": draw.normal(shape=(3,))}, lambda v: {"loss": v["x"].sum()},
+        lambda v: {"x": gradient},
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match=message):
+        verify(twin, cases=3).assert_agreement()
+
+
+def test_what_is_no_twin() -> None:
+    with pytest.raises(ValueError, match="A Twin is needed; got 3"):
+        verify(3)  # type: ignore[arg-type]

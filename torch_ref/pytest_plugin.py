@@ -4,6 +4,7 @@ pytest loads this module in every run where gradtwin is installed, so it must no
 waits for the first test that needs it.
 """
 
+import functools
 import os
 import shlex
 import sys
@@ -180,11 +181,16 @@ def _without_our_lines(error: ValueError) -> ValueError:
     """The error, its traceback and that of its cause starting at the first line of the user's."""
     for one in (error, error.__cause__):
         trace = one.__traceback__ if one else None
-        while trace and Path(trace.tb_frame.f_code.co_filename).is_relative_to(_HOME):
+        while trace and _is_ours(Path(trace.tb_frame.f_code.co_filename)):
             trace = trace.tb_next
         if one:
             one.__traceback__ = trace
     return error
+
+
+def _is_ours(file: Path) -> bool:
+    """A line of gradtwin, or of functools between two of them."""
+    return file.is_relative_to(_HOME) or file == Path(functools.__file__)
 
 
 def _need(device: str, config: pytest.Config) -> None:

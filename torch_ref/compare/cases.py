@@ -91,8 +91,9 @@ class Cases:
         else:
             turn = index // len(self.strata)
             stratum = self.stratum(index)
-            kind = 0 if stratum in LAYOUT else turn % len(SIZES)
-            sizes = partial(SIZES[kind], self._generator(kind, sizes=True))
+            chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
+            way = SIZES[chosen] if chosen < len(SIZES) else _any_size
+            sizes = partial(way, self._generator(chosen, sizes=True))
             inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
         return Batch(inputs, index, 1, self.batched)
 
@@ -127,9 +128,14 @@ class Cases:
 
     def _in_domain(self, drawn: Values, changed: Values) -> Values:
         """The changed inputs where the reference is finite on them, the drawn ones elsewhere."""
-        with torch.no_grad():
-            wide = widened(changed)
-            values = {**wide, **self.twin.reference(dict(wide))}
+        wide = widened(changed)
+        try:
+            with torch.no_grad():
+                values = {**wide, **self.twin.reference(dict(wide))}
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a stranger's code may raise anything outside its domain
+            return drawn
         finite = torch.stack([
             value.isfinite().reshape(len(value) if self.batched else 1, -1).all(1)
             for value in values.values()
@@ -173,9 +179,23 @@ def _odd_size(generator: np.random.Generator, low: int, high: int) -> int:
     return int(generator.choice([n for n in range(low, high + 1) if n % 2] or [high]))
 
 
+def _even_size(generator: np.random.Generator, low: int, high: int) -> int:
+    return int(generator.choice([n for n in range(low, high + 1) if n % 2 == 0] or [high]))
+
+
 def _smallest_size(generator: np.random.Generator, low: int, high: int) -> int:
     return low
 
 
+def _largest_size(generator: np.random.Generator, low: int, high: int) -> int:
+    return high
+
+
 # By turns: code that is right for even sizes, or for equal ones, need not be right for others.
-SIZES = (_any_size, _prime_size, _smallest_size, _odd_size)
+SIZES = (_any_size, _prime_size, _smallest_size, _odd_size, _largest_size, _even_size)
+
+
+def set_of_sizes(turn: int) -> int:
+    """Which set of sizes a turn of all strata has: a new one in each of the first 8 turns, then one
+    more whenever the turns have doubled, since each means recording both sides anew."""
+    return turn if turn < 8 else turn % (8 + turn.bit_length() - 3)

@@ -72,6 +72,7 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
                 f"{twin.name}: inputs gave {name} as a {type(value).__name__}; a torch.Tensor is "
                 "needed: use the helpers of `draw`, or draw.cast."
             )
+        _check_kind(twin, "inputs", name, value)
         wrong_dtype = value.is_floating_point() and value.dtype != draw.dtype
         if wrong_dtype or value.device.type != draw.device.type:
             raise TwinError(
@@ -80,6 +81,15 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
             )
     if not any(value.is_floating_point() for value in inputs.values()):
         raise TwinError(f"{twin.name}: inputs gave no floating tensor: there is no gradient.")
+
+
+def _check_kind(twin: Twin, part: str, name: str, value: Tensor) -> None:
+    if value.is_complex() or value.layout != torch.strided:
+        kind = "complex" if value.is_complex() else "sparse"
+        raise TwinError(
+            f"{twin.name}: {part} gave {name} as a {kind} tensor, for which there are no rounding "
+            "rules: use real, dense ones (torch.view_as_real, to_dense)."
+        )
 
 
 def check_cases(twin: Twin, inputs: Values, cases: int) -> None:
@@ -113,6 +123,13 @@ def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:
             f"{twin.name}: reference gave {strays[0]} as a {type(values[strays[0]]).__name__}; a "
             "torch.Tensor is needed."
         )
+    for name, value in values.items():
+        _check_kind(twin, "reference", name, value)
+        if name in inputs and value is not inputs[name]:
+            raise TwinError(
+                f"{twin.name}: reference gave another tensor for its input {name}: give what is "
+                "made of it a name of its own."
+            )
     shape = tuple(values["loss"].shape)
     if shape not in ((), (probe,)):
         raise TwinError(
@@ -206,12 +223,14 @@ def as_tensors(answer: Any, inputs: Values) -> Values:
 
 
 def _convertible(value: Any) -> bool:
-    return isinstance(value, (float, np.ndarray, np.floating))
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "fiu"
+    return isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)
 
 
 def _breaches(answer: dict[str, Any], given: Values, inputs: Values) -> list[str]:
     strays = [
-        f"dL/d{name} is a {type(value).__name__}; a torch.Tensor is needed."
+        f"dL/d{name} is of type {type(value).__name__}; a torch.Tensor is needed."
         for name, value in answer.items()
         if not isinstance(value, Tensor) and not _convertible(value)
     ]
@@ -248,6 +267,8 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
                 f"manual gives dL/d{name}, which the reference does not know"
                 f"{_guess(name, reference)}; it knows {', '.join(reference)}."
             )
+        elif value.layout != torch.strided:
+            problems[name] = f"dL/d{name} is sparse; a dense tensor is expected: use to_dense."
         elif value.shape != reference[name].shape:
             problems[name] = (
                 f"dL/d{name} has shape {tuple(value.shape)}; {tuple(reference[name].shape)} is "
@@ -276,5 +297,5 @@ def _shape_hint(value: Tensor, reference: Tensor) -> str:
     extra = value.ndim - reference.ndim
     if extra > 0 and value.shape[extra:] == reference.shape:
         axes = ", ".join(map(str, range(extra)))
-        return f": sum it over axis {axes}, along which {'it'} was broadcast"
+        return f": sum it over axis {axes}, along which it was broadcast"
     return ""

@@ -33,7 +33,8 @@ _UPSTREAM = "the gradient that backward starts from"
 
 
 def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> Diagnosis:
-    """Diagnose the `wrong` quantities, in backward order, on batches that show them.
+    """Diagnose the `wrong` quantities, in backward order, on batches that show them and some that
+    do not: what is said must be true of these as well.
 
     In float64 where the mistake is there, too, since little rounding hides it; else in the
     recorder's own dtype.
@@ -48,7 +49,10 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         return Diagnosis()
     evidence = {name: [local.evidence(name) for local in found] for name in own}
     batches = [local.batch for local in found]
-    blame = {name: who_is_wrong(recorder.twin, draws, batches) for name, draws in evidence.items()}
+    kinks = [local.sides.kinks for local in found]
+    blame = {
+        name: who_is_wrong(recorder.twin, draws, batches, kinks) for name, draws in evidence.items()
+    }
     told = [
         _REFERENCE_IS_WRONG.format(name) if blame[name] == "reference" else explain(draws)
         for name, draws in evidence.items()
@@ -62,13 +66,14 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
 
 
 def _all(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> "list[Local]":
-    """What each batch shows, of those that show any mistake of a wrong quantity."""
+    """What each batch shows, right ones included; nothing where none shows a mistake."""
     graphs: Graphs = {}
     try:
         locals_ = [Local.of(recorder, batch, graphs) for batch in batches]
     except TwinError:  # the hand may not run in this dtype at all
         return []
-    return [local for local in locals_ if any(local.is_wrong(name) for name in wrong)]
+    shown = any(local.is_wrong(name) for local in locals_ for name in wrong)
+    return locals_ if shown else []
 
 
 @dataclass(frozen=True)

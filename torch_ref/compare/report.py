@@ -161,10 +161,7 @@ class Report:
         if row.worst_case is None:
             return f"dL/d{row.name} cannot be compared, see above."
         if row.bias is not None and not row.wrong:
-            return (
-                f"dL/d{row.name} is off by a relative {row.bias:.2g} on the whole, more than "
-                "rounding can be in so many cases, though no single element shows it."
-            )
+            return f"{self.about_bias(row)}."
         share = f"{row.wrong:.2%}" if row.wrong >= 5e-5 else f"{row.wrong:.1e}"
         of = "the cases" if self.batched and not row.worst_element else "the elements"
         place = f", element {list(row.worst_element)}" if row.worst_element else ""
@@ -175,13 +172,24 @@ class Report:
             f"{row.worst_ratio:.3g} times what rounding allows."
         )
 
+    def about_bias(self, row: Row) -> str:
+        """What only all cases together show of a quantity."""
+        return (
+            f"dL/d{row.name} is off by a relative {row.bias:.2g} on the whole, more than rounding "
+            "can be in so many cases, though no single element shows it"
+        )
+
     def closing_lines(self) -> list[str]:
         """Where the mistakes enter, whose they are, and what they look like; one line each."""
         if not self.first_wrong:
             return []
         first = next(row for row in self.rows if row.name == self.first_wrong)
         names = " and at ".join(f"dL/d{name}" for name in self.mistakes)
-        several = f"Mistakes enter at {names}." if len(self.mistakes) > 1 else ""
+        several = (
+            f"Mistakes enter at {names}; it may be one, if they share a line that has no name."
+            if len(self.mistakes) > 1
+            else ""
+        )
         lines = [
             several
             or f"The mistake enters at {names}: nothing before it in backward order is wrong."

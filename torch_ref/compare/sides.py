@@ -1,5 +1,6 @@
 """Both sides of a twin on one batch: what each gives, and how far rounding may have moved it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
+from torch_ref.compare.pooled import pull
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.twin import Twin, TwinError, Values
@@ -133,6 +135,24 @@ class Recorder:
             return walked, walked
         narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
         return walked, narrow
+
+    def pull_of_constants(self, batch: Batch, name: str) -> float:
+        """The relative error of a quantity on a batch that numbers written in the code may cause,
+        weighted as in `pooled`; infinite where those of the hand cannot be seen."""
+        sides, wide = self.sides(batch), widened(batch.inputs)
+        key = (tuple(sides.manual), layout(wide))
+        if name not in sides.manual or (graph := self._manual.get(key)) is None:
+            return math.inf
+        arithmetic = Arithmetic.of(self.dtype)
+        by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds[name]
+        by_autograd = walk(self._reference[key], wide, FLOAT64.of_constants_only()).bounds[name]
+        reference, tolerance = sides.reference[name], sides.manual_side[name].bound
+        return pull(
+            by_hand + by_autograd,
+            reference.value,
+            tolerance + reference.bound,
+            arithmetic.unit_roundoff,
+        )
 
     def _with_room(self, wide: Values, reference: Values) -> Values:
         """Where the reference does well in the dtype even if its range were ROOM times smaller."""

@@ -78,9 +78,10 @@ class Tally:
             histogram=added(self.histogram, other.histogram),
         )
 
-    def row(self, unit_roundoff: float = 0.0) -> Row:
-        """The row; with a unit roundoff, what the elements show together counts as well."""
-        biased = self.pool.biased(unit_roundoff) if unit_roundoff else False
+    def row(self, unit_roundoff: float = 0.0, by_constants: float = 0.0) -> Row:
+        """The row; with a unit roundoff, what the elements show together counts as well, as far as
+        the constants in the code do not account for it."""
+        biased = self.pool.biased(unit_roundoff, by_constants) if unit_roundoff else False
         verdict = DIFFER if self.wrong or biased else AGREE if self.decided else UNDECIDED
         elements = max(self.elements, 1)
         return Row(

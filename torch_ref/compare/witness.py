@@ -23,25 +23,35 @@ CLEARLY = 10
 _VOTES = 12  # wrong elements looked at
 
 
-def who_is_wrong(twin: Twin, evidence: Sequence[Evidence], batches: Sequence[Batch]) -> str:
+def who_is_wrong(
+    twin: Twin,
+    evidence: Sequence[Evidence],
+    batches: Sequence[Batch],
+    kinks: Sequence[Tensor | None],
+) -> str:
     """ "manual" or "reference": the side that the finite differences are against; "" if unclear.
 
-    Looks at wrong elements of a few cases; all that speak must agree.
+    Looks at wrong elements of a few cases, none at a kink, where a difference means nothing; all
+    that speak must agree. kinks: which cases of each batch are at one.
     """
     votes = [
         _vote(twin, case, one.name, float(one.manual.value.reshape(-1)[at]), inner)
-        for one, batch in zip(evidence, batches, strict=True)
-        for case, at, inner in _wrong_places(one, batch, max(_VOTES // len(batches), 1))
+        for one, batch, at_kinks in zip(evidence, batches, kinks, strict=True)
+        for case, at, inner in _wrong_places(one, batch, at_kinks, max(_VOTES // len(batches), 1))
     ]
     spoken = {vote for vote in votes if vote}
     return spoken.pop() if len(spoken) == 1 else ""
 
 
-def _wrong_places(evidence: Evidence, batch: Batch, most: int) -> list[tuple[Values, int, int]]:
+def _wrong_places(
+    evidence: Evidence, batch: Batch, kinks: Tensor | None, most: int
+) -> list[tuple[Values, int, int]]:
     """Some wrong elements: the inputs of their case, their place in the batch and in the case."""
     manual, expected = evidence.manual, evidence.expected
     gap = (manual.value - expected.value).abs()
     wrong = evidence.decided & ~(gap <= manual.bound + expected.bound)
+    if kinks is not None and wrong.numel():
+        wrong = wrong.reshape(len(kinks), -1) & ~kinks[:, None]
     wide = widened(batch.inputs)
     each = manual.value.numel() // (batch.count if batch.batched else 1)
     places = []

@@ -45,7 +45,7 @@ def summary(report: "Report") -> str:
 
 def remarks(report: "Report") -> list[str]:
     """What else a reader should know: what was not given, what is a convention."""
-    remarks = []
+    remarks = [report.about_bias(row) for row in report.rows if row.bias is not None]
     if report.missing:
         names = ", ".join(f"dL/d{name}" for name in report.missing)
         remarks.append(f"not given by hand, so not judged: {names}")
@@ -73,7 +73,7 @@ def first_mistake(report: "Report") -> "Row | None":
 def replay_command(report: "Report", address: str) -> str:
     """The command that shows the worst case of the first mistake, "" where there is none."""
     row = first_mistake(report)
-    return "" if row is None else replay_of(report, row, address)
+    return "" if row is None or not row.wrong else replay_of(report, row, address)
 
 
 def replay_of(report: "Report", row: "Row", address: str) -> str:

@@ -72,7 +72,14 @@ def constant_between(low: float, high: float) -> Constant:
             return Constant(float(fraction), 0.0, str(fraction))
     if _digits(short) <= SHORT:
         return Constant(short, 0.0, written(short))
-    return Constant(middle, (high - low) / 2, f"{middle:.4g}")
+    return Constant(middle, (high - low) / 2, ratio_as_text(middle, 4))
+
+
+def ratio_as_text(number: float, digits: int = 3) -> str:
+    """A number to some digits; of one near 1, how far it is from 1."""
+    if 0 < abs(number - 1) < 10.0 ** (1 - digits):
+        return f"1 {'+' if number > 1 else '-'} {abs(number - 1):.2g}"
+    return f"{number:.{digits}g}"
 
 
 def _digits(number: float) -> int:

@@ -89,7 +89,7 @@ def known_in_part(question: Question) -> Answer | None:
     if content is None or not bool(question.right.any()):
         return None
     share = int(question.wrong.sum()) / int(question.decided.sum())
-    says = f"{content.predicate}{_pause(content)} in {share:.2%} of the decided elements"
+    says = f"{content.predicate}{_pause(content)} in {share:.0%} of the elements looked at"
     return Answer(f"{says}, and right in the others", content.predicted)
 
 

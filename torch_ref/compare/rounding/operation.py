@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,8 +31,12 @@ class Arithmetic:
 
     def rounding_of(self, number: float) -> float:
         """Relative error of a Python number once it is rounded to the dtype."""
-        rounded = torch.tensor(number, dtype=torch.float64).to(self.dtype).double().item()
-        return abs(rounded - number) / abs(number) if number else 0.0
+        error = rounding(torch.tensor(number, dtype=torch.float64), self.dtype).item()
+        return error / abs(number) if number else 0.0
+
+    def of_constants_only(self) -> "Arithmetic":
+        """An arithmetic that rounds nothing but the numbers written in the code."""
+        return replace(self, unit_roundoff=0.0, smallest_normal=0.0)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,18 @@ class Operation:
         """The bound on an argument, zeros where it is exact."""
         error = self.errors[place] if place < len(self.errors) else None
         return torch.zeros_like(self.args[place], dtype=torch.float64) if error is None else error
+
+
+def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
+    """How far numbers written in the code are from what they are in the dtype.
+
+    In float64 that is not known: one unit roundoff, unless the number has so few digits in binary
+    that it is most likely meant as it is.
+    """
+    wide = number.double()
+    if dtype != torch.float64:
+        return (wide - number.to(dtype).double()).abs()
+    return torch.where(wide == wide.float().double(), 0.0, wide.abs() * 2.0**-53)
 
 
 def name_of(node: Node) -> str:

@@ -12,6 +12,9 @@ nowhere steeper than 1.
 """
 
 from dataclasses import replace
+from functools import reduce
+from itertools import product
+from operator import and_
 from typing import Any
 
 import numpy as np
@@ -28,10 +31,16 @@ ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asin
                 "log1p", "erf"}  # fmt: skip
 
 TURNING = {"sin", "cos"}
+# Functions that the libraries compute to at most 4 unit roundoffs. Not lgamma, i0, erfinv and
+# others, which torch tags pointwise as well; nor remainder and the like, which jump.
+ACCURATE = {"neg", "positive", "copysign", "reciprocal", "sqrt", "rsqrt", "square", "pow", "exp",
+            "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos",
+            "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf",
+            "erfc"}  # fmt: skip
 
 
 def pointwise(operation: Operation) -> Bound:
-    """Number by number (and all others that torch tags pointwise): by partial derivatives."""
+    """Number by number: by partial derivatives, and by how far the function moves."""
     if not floating(operation.result):  # integers: nothing rounds, but what was open stays so
         return open_everywhere(operation)
     operation = as_numbers(operation)
@@ -111,8 +120,7 @@ def _propagated(operation: Operation) -> Any:
         return torch.clamp(errors[0], max=2.0)
     if len(carried) == 1:
         return _propagated_by_one(operation, carried[0])
-    _, slopes = _slopes(operation, operation.args, carried)
-    return sum(times(errors[i], slope) for i, slope in zip(carried, slopes, strict=True))
+    return _propagated_by_several(operation, carried)
 
 
 def _propagated_by_arithmetic(operation: Operation, left: Any, right: Any) -> Any:
@@ -146,6 +154,23 @@ def _propagated_by_one(operation: Operation, at: int) -> Tensor:
         moved = torch.where(error == 0, 0.0, (value - operation.result).abs())
         bound = torch.maximum(bound, torch.maximum(times(error, slope), moved))
     return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)  # an end lies where f is not defined
+
+
+def _propagated_by_several(operation: Operation, carried: list[int]) -> Tensor:
+    """Of several inexact numbers: by the slopes, and by how far the function moves to each corner
+    of their errors."""
+    args, errors = operation.args, operation.errors
+    _, slopes = _slopes(operation, args, carried)
+    bound = sum(times(errors[i], slope) for i, slope in zip(carried, slopes, strict=True))
+    moves = torch.zeros_like(operation.result)
+    for signs in product((-1, 1), repeat=len(carried)):
+        corner = list(args)
+        for i, sign in zip(carried, signs, strict=True):
+            corner[i] = args[i] + sign * errors[i]
+        moves = torch.maximum(moves, (operation.on(corner) - operation.result).abs())
+    still = reduce(and_, (errors[i] == 0 for i in carried))
+    moves = torch.where(still, 0.0, moves)
+    return torch.maximum(bound, moves).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def _slopes(

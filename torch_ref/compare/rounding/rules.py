@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch.fx import Node
 
 from torch_ref.compare.rounding import linear, pointwise, selection, structure
@@ -33,7 +32,7 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (structure.constant, CONSTANTS),
     (structure.structural, STRUCTURAL | COPIES),
     (structure.conversion, CONVERSIONS),
-    (pointwise.pointwise, pointwise.ROUNDED_ONCE),  # and every other that torch tags pointwise
+    (pointwise.pointwise, pointwise.ROUNDED_ONCE | pointwise.ACCURATE),
     (pointwise.absolute, {"abs"}),
     (linear.reduction, SUMS),
     (linear.product, set(linear.PRODUCTS)),
@@ -75,11 +74,9 @@ def rule_for(operation: Operation) -> Rule:
         return linear.accumulation if adds else structure.structural
     if name in ("max", "min") and len(operation.args) < 2:  # of all numbers: no axis, no index
         return structure.unknown
-    if name in _BY_NAME:
-        return _BY_NAME[name]
-    if torch.Tag.pointwise in getattr(operation.node.target, "tags", ()):
-        return pointwise.pointwise
-    return structure.unknown
+    if operation.kwargs.get("rounding_mode"):  # a division that jumps
+        return structure.unknown
+    return _BY_NAME.get(name, structure.unknown)
 
 
 def rounds(node: Node) -> bool:

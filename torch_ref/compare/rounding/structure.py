@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torch_ref.compare.rounding.operation import Bound, Operation, floating
+from torch_ref.compare.rounding.operation import Bound, Operation, floating, rounding
+from torch_ref.compare.twin import TwinError
 
 # Where an operation puts a number of its own between those that it moves.
 _FILL = {"constant_pad_nd": 2, "scatter": 3}
@@ -23,7 +24,20 @@ def structural(operation: Operation) -> Bound:
         )  # fmt: skip
     if operation.name in INDEXED and opened(operation):
         return unbounded_like(operation.result)
-    return operation.on(_on_bounds(operation))
+    args = _on_bounds(operation)
+    if operation.name in ("view", "_unsafe_view"):  # a bound may lie in memory in another order
+        return args[0].reshape(operation.args[1])
+    if operation.name.startswith("as_strided"):
+        args[0] = _laid_out_as(operation.args[0], args[0])
+    return operation.on(args)
+
+
+def _laid_out_as(value: Tensor, bound: Tensor) -> Tensor:
+    """The bound in memory as its value lies there; slices that repeat are one."""
+    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.stride())
+    like, numbers = value[once], bound[once]
+    room = torch.empty_strided(like.shape, like.stride(), dtype=bound.dtype, device=bound.device)
+    return room.copy_(numbers).expand(value.shape)
 
 
 def conversion(operation: Operation) -> Bound:
@@ -55,7 +69,7 @@ def constant(operation: Operation) -> Bound:
 def constant_bound(number: Any, dtype: torch.dtype) -> Bound:
     if not floating(number):
         return None
-    error = (number.double() - number.to(dtype).double()).abs()
+    error = rounding(number, dtype)
     return error if bool((error > 0).any()) else None
 
 
@@ -64,6 +78,8 @@ def unknown(operation: Operation) -> Bound:
 
 
 def unbounded_like(result: Tensor) -> Tensor:
+    if result.layout != torch.strided:
+        raise TwinError("Sparse tensors on the way have no rounding rules: use dense ones.")
     if result.is_floating_point():
         return torch.full_like(result, torch.inf, dtype=torch.float64)
     return torch.ones_like(result, dtype=torch.bool)

@@ -1,0 +1,279 @@
+"""Twins of a custom autograd.Function, or of any kernel with a backward pass of its own."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_ref.compare.cases import widened
+from torch_ref.compare.contract import copy_of, told
+from torch_ref.compare.through_autograd import (
+    depends_on,
+    first_order,
+    floating,
+    gradients,
+    leaves_of,
+    second_order,
+)
+from torch_ref.compare.twin import Draw, Twin, TwinError, Values
+
+Outputs = Tensor | Sequence[Tensor]
+
+_TWICE, _DIRECTION = " (twice)", "direction of "
+_UPSTREAM = re.compile(r"upstream( \d+)?")
+_MADE_HERE = re.compile(rf"{_UPSTREAM.pattern}|.*{re.escape(_TWICE)}|{_DIRECTION}.*|loss")
+# What torch says, besides NotImplementedError, of a backward that cannot be differentiated.
+_NOT_TWICE = (
+    "marked with @once_differentiable",
+    "not currently support double backward",  # torch.compile
+    "no autograd formula was registered",  # torch.library.custom_op
+)
+
+
+def from_function(
+    apply: Callable[..., Outputs],
+    reference: Callable[..., Outputs],
+    inputs: Callable[[Draw], Values],
+    *,
+    name: str | None = None,
+) -> Twin:
+    """A one-case twin of a custom `torch.autograd.Function`, or of a kernel with its own backward.
+
+    apply(*tensors): the Function's `apply`, called with the tensors of `inputs` in their order;
+        a tensor comes out, or a tuple of them. Its gradients come from running autograd *through*
+        it, from a random upstream gradient: the input "upstream" (and "upstream 2", "upstream 3"
+        ... for further floating tensors), laid out in memory in all ways that the stresses know.
+    reference(*tensors): the same in plain differentiable torch.
+    inputs(draw): the tensors of one case, by name.
+
+    Double backward is checked as well: "x (twice)" is x once more, and its gradient that of the
+    inner product of dL/dx with a random direction; there is none where the reference's gradients do
+    not depend on x. Saved intermediates make it silently wrong (pytorch/pytorch#76185). A Function
+    that torch cannot differentiate twice (`once_differentiable`, a backward that autograd does not
+    record, an operation in it without a derivative) does not claim these gradients: the report has
+    them among those that are not given.
+
+    Raises TwinError, at the first draw, where apply, its backward or double backward, or reference
+    raise, where they return different shapes, and where inputs uses a name that is made here.
+    """
+    function = _Function(name or _name_of(apply), apply, reference, inputs)
+    return Twin(function.name, function.drawn, function.reference_values, function.gradients)
+
+
+def _name_of(apply: Callable[..., Outputs]) -> str:
+    """The Function's name, of which `apply` is a class method, or the kernel's own."""
+    owner = getattr(apply, "__self__", None)
+    return str(getattr(owner, "__name__", None) or getattr(apply, "__name__", "function"))
+
+
+class _Function:
+    """What `from_function` needs to know; double backward is tried at the first draw.
+
+    again: the names of what is drawn once more, since the reference's gradients depend on it; none
+        where the reference cannot be differentiated twice; None before the first draw.
+    unclaimed: why the Function's own double backward is not checked; "" where it is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        apply: Callable[..., Outputs],
+        reference: Callable[..., Outputs],
+        inputs: Callable[[Draw], Values],
+    ) -> None:
+        self.name, self.apply, self.reference, self.inputs = name, apply, reference, inputs
+        self.again: tuple[str, ...] | None = None
+        self.unclaimed = ""
+
+    def drawn(self, draw: Draw) -> Values:
+        given = self.inputs(draw)
+        if not _as_asked_for(given, draw):
+            return given  # the harness says what is wrong with it
+        self._check_names(given)
+        upstream = {
+            "upstream" if at == 0 else f"upstream {at + 1}": draw.normal(shape=shape)
+            for at, shape in enumerate(self._shapes(given))
+        }
+        values = {**given, **upstream}
+        if self.again is None:
+            self.unclaimed = self._why_not_twice(values)
+            self.again = self._what_gradients_depend_on(values)
+        again = {f"{key}{_TWICE}": values[key].clone() for key in self.again}
+        directions = {
+            f"{_DIRECTION}{key}": draw.normal(shape=tuple(value.shape))
+            for key, value in given.items()
+            if self.again and value.is_floating_point()
+        }
+        return {**values, **again, **directions}
+
+    def reference_values(self, values: Values) -> Values:
+        once, again, directions = _parts(values)
+        arguments, upstream = _split(once)
+        outputs = floating(self.reference(*arguments.values()))
+        products = [(o * u).sum() for o, u in zip(outputs, upstream.values(), strict=True)]
+        loss = torch.stack(products).sum()
+        if directions:
+            loss = loss + _second_order(self.reference, once, again, directions)
+        return {"loss": loss}
+
+    def gradients(self, values: Values) -> Values:
+        # The harness may call from inference mode; here autograd is what is under test.
+        with torch.inference_mode(False), torch.enable_grad():
+            once, again, directions = _parts({n: copy_of(v) for n, v in values.items()})
+            found = self._once(once)
+            if directions and not self.unclaimed:
+                with self._saying("the double backward of `apply`"):
+                    found |= self._twice(once, leaves_of(again), leaves_of(directions))
+        return {name: value.detach() for name, value in found.items()}
+
+    def _once(self, values: Values) -> Values:
+        arguments, upstream = _split(values)
+        leaves = leaves_of(arguments)
+        with self._saying("`apply`"):
+            outputs = floating(self.apply(*leaves.values()))
+        self._check_outputs(outputs, upstream)
+        # dL/dupstream is the output itself: the forward pass is checked along the way
+        found = dict(zip(upstream, outputs, strict=True))
+        with self._saying("the backward of `apply`"):
+            return found | gradients(outputs, leaves, list(upstream.values()))
+
+    def _twice(self, once: Values, again: Values, directions: Values) -> Values:
+        product = _second_order(self.apply, once, again, directions)
+        given = {f"{name}{_TWICE}": leaf for name, leaf in again.items()}
+        given |= {f"{_DIRECTION}{name}": leaf for name, leaf in directions.items()}
+        return gradients([product], given)
+
+    def _shapes(self, given: Values) -> list[tuple[int, ...]]:
+        with torch.no_grad(), self._saying("reference"):
+            result = self.reference(*widened(given).values())
+        outputs = floating(result)
+        if not outputs:
+            raise TwinError(
+                f"{self.name}: reference must return a floating tensor, or a tuple with one in it; "
+                f"got {type(result).__name__}."
+            )
+        return [tuple(output.shape) for output in outputs]
+
+    def _why_not_twice(self, values: Values) -> str:
+        """Why torch cannot differentiate the Function's backward; "" where it can.
+
+        Raises TwinError where running it forward, backward or twice backward raises.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            self._once({name: copy_of(value) for name, value in values.items()})
+            leaves = leaves_of({name: copy_of(value) for name, value in values.items()})
+            arguments, upstream = (list(part.values()) for part in _split(leaves))
+            wanted = [value for value in arguments if value.requires_grad]
+            try:
+                with self._saying("the double backward of `apply`"):
+                    found = first_order(self.apply, arguments, wanted, upstream)
+                    recorded = [gradient.sum() for gradient in found if gradient.requires_grad]
+                    if recorded:  # by backward: grad does not run what leads to no leaf
+                        torch.autograd.backward(torch.stack(recorded).sum())
+            except TwinError as error:
+                if _is_not_twice_differentiable(error.__cause__):
+                    return " ".join(str(error.__cause__).split())
+                raise
+        return "" if recorded else "autograd does not record its backward"
+
+    def _what_gradients_depend_on(self, values: Values) -> tuple[str, ...]:
+        """The arguments and upstream gradients on which the reference's gradients depend: those of
+        second order are 0 by nature elsewhere."""
+        wide = {n: copy_of(value) for n, value in widened(values).items()}
+        arguments, _ = _split(wide)
+        directions = {n: torch.ones_like(v) for n, v in arguments.items() if v.is_floating_point()}
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                leaves = leaves_of(wide)
+                product = _second_order(self.reference, leaves, leaves, directions)
+                return depends_on(product, leaves)
+        except RuntimeError as error:
+            if self.unclaimed:
+                return ()
+            raise TwinError(
+                f"{self.name}: the reference cannot be differentiated twice ({told(error)}), so "
+                "that the double backward of `apply` cannot be judged: write the reference in "
+                "simpler operations, or forbid double backward with once_differentiable."
+            ) from error
+
+    def _check_names(self, given: Values) -> None:
+        for name in given:
+            if _MADE_HERE.fullmatch(name):
+                raise TwinError(
+                    f'{self.name}: inputs gave "{name}", a name that from_function makes itself '
+                    '("upstream", "upstream 2", "... (twice)", "direction of ...", "loss"): give '
+                    "it another one."
+                )
+
+    def _check_outputs(self, outputs: list[Tensor], upstream: Values) -> None:
+        got = [tuple(value.shape) for value in outputs]
+        wanted = [tuple(value.shape) for value in upstream.values()]
+        if got != wanted:
+            raise TwinError(
+                f"{self.name}: `apply` and reference must return floating tensors of the same "
+                f"shapes; got {_listed(got)} from `apply` and {_listed(wanted)} from reference."
+            )
+        if not any(output.requires_grad for output in outputs):
+            raise TwinError(
+                f"{self.name}: autograd cannot follow `apply`: its result has no grad_fn."
+            )
+
+    @contextmanager
+    def _saying(self, what: str) -> Iterator[None]:
+        """Raise TwinError for whatever `what` raises; out of memory goes through as it is."""
+        try:
+            yield
+        except (torch.OutOfMemoryError, TwinError):
+            raise
+        except Exception as error:  # anything at all can come out of a stranger's code
+            mend = "; mend it, or forbid it with once_differentiable" if "double" in what else ""
+            raise TwinError(f"{self.name}: {what} raised {told(error)}{mend}.") from error
+
+
+def _listed(shapes: list[tuple[int, ...]]) -> str:
+    return " and ".join(map(str, shapes)) or "none"
+
+
+def _as_asked_for(given: Any, draw: Draw) -> bool:
+    """Whether these are tensors by name as the draw makes them, with a floating one among them."""
+    if not isinstance(given, dict) or not all(isinstance(v, Tensor) for v in given.values()):
+        return False
+    floats = [value for value in given.values() if value.is_floating_point()]
+    on_device = all(value.device.type == draw.device.type for value in given.values())
+    return bool(floats) and on_device and all(value.dtype == draw.dtype for value in floats)
+
+
+def _is_not_twice_differentiable(error: BaseException | None) -> bool:
+    return isinstance(error, NotImplementedError) or any(text in str(error) for text in _NOT_TWICE)
+
+
+def _parts(values: Values) -> tuple[Values, Values, Values]:
+    """The tensors of one call, those of the twice differentiated one, and the directions."""
+    again = {n.removesuffix(_TWICE): v for n, v in values.items() if n.endswith(_TWICE)}
+    directions = {
+        n.removeprefix(_DIRECTION): v for n, v in values.items() if n.startswith(_DIRECTION)
+    }
+    once = {
+        name: value
+        for name, value in values.items()
+        if not name.endswith(_TWICE) and not name.startswith(_DIRECTION)
+    }
+    return once, again, directions
+
+
+def _split(values: Values) -> tuple[Values, Values]:
+    """The arguments of a call, and its upstream gradients."""
+    upstream = {name: value for name, value in values.items() if _UPSTREAM.fullmatch(name)}
+    return {n: v for n, v in values.items() if n not in upstream}, upstream
+
+
+def _second_order(
+    function: Callable[..., Outputs], once: Values, again: Values, directions: Values
+) -> Tensor:
+    """The second-order part of the loss; what was not drawn once more is as in the first call."""
+    values = {name: again.get(name, value.detach()) for name, value in once.items()}
+    arguments, upstream = _split(values)
+    return second_order(function, arguments, upstream, directions)

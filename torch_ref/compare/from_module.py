@@ -1,0 +1,145 @@
+"""Twins of an nn.Module, whose reference is the module itself."""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from torch_ref.compare.twin import Draw, Twin, TwinError, Values
+
+
+def from_module(
+    module: nn.Module,
+    loss: Callable[[Tensor, Values], Tensor],
+    manual: Callable[[Values], Values],
+    inputs: Callable[[Draw], Values],
+    *,
+    name: str | None = None,
+) -> Twin:
+    """A twin whose reference is a module, which stays as it is, running statistics included.
+
+    module: its parameters go by the names of `named_parameters`, every submodule's output (where it
+        is one floating tensor) by the submodule's path, "encoder.0", and the module's own output by
+        "output" ("module output" if something else of the module is called "output"). Where a
+        submodule is called several times, its first call goes by the path alone and the others by
+        "encoder.0 (2)", "encoder.0 (3)" and so on, in the order of the calls.
+    loss(output, values): the loss, from the module's output and all inputs; shape () for a
+        one-case twin.
+    manual(values): hand-written gradients; values holds inputs and parameters.
+    inputs(draw): the arguments of the module's `forward` by their names, and whatever else the
+        loss needs. A parameter that it does not give is drawn around the module's own numbers: with
+        normal noise as large as their root mean square, or 1 where they are all 0. A buffer that it
+        does not give has the module's own numbers, in float64.
+
+    Raises TwinError where two things have one name: an argument, a parameter or buffer, a
+    submodule, "loss".
+    """
+    called = name or type(module).__name__
+    parameters = {key: value.detach().double().cpu() for key, value in module.named_parameters()}
+    buffers = {key: value.detach().clone() for key, value in module.named_buffers()}
+    arguments = _argument_names(module)
+    _check_names(called, module, [*parameters, *buffers], arguments)
+    own = _name_of_output(module, [*parameters, *buffers, *arguments])
+    paths = {part: path or own for path, part in module.named_modules()}
+
+    def drawn(draw: Draw) -> Values:
+        given = inputs(draw)
+        if not isinstance(given, dict):
+            return given  # the harness says what is wrong with it
+        _check_inputs(called, given, [*paths.values(), "loss"])
+        return {**given, **{k: _around(v, draw) for k, v in parameters.items() if k not in given}}
+
+    def reference(values: Values) -> Values:
+        found: Values = {}
+        count: Counter[str] = Counter()
+        hooks = [
+            part.register_forward_hook(_keep(found, count, path)) for part, path in paths.items()
+        ]
+        # Copies, of the arguments and the buffers: a module may change both in place.
+        given = {key: values[key].clone() for key in arguments if key in values}
+        state = {**{key: values[key] for key in parameters}, **_buffers_for(values, buffers)}
+        try:
+            output: Tensor = functional_call(module, state, (), given)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return {**found, "loss": loss(output, values)}
+
+    return Twin(called, drawn, reference, manual)
+
+
+def _argument_names(module: nn.Module) -> list[str]:
+    return [
+        key
+        for key, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+
+
+def _check_names(
+    called: str, module: nn.Module, tensors: Iterable[str], arguments: Iterable[str]
+) -> None:
+    names = {
+        **dict.fromkeys((path for path, _ in module.named_modules()), "a submodule"),
+        **dict.fromkeys(tensors, "a parameter or buffer"),
+        "loss": "the loss",
+    }
+    for argument in arguments:
+        if argument in names:
+            raise TwinError(
+                f"{called}: {argument} names both an argument of `forward` and {names[argument]}: "
+                "wrap the module in one whose `forward` calls it something else."
+            )
+    if "loss" in dict(module.named_modules()) or "loss" in tensors:
+        raise TwinError(
+            f"{called}: the module has a part named loss, as the loss itself is: rename it, or "
+            "wrap the module in another one."
+        )
+
+
+def _name_of_output(module: nn.Module, others: Iterable[str]) -> str:
+    taken = {*others, *(path for path, _ in module.named_modules())}
+    return "module output" if "output" in taken else "output"
+
+
+def _check_inputs(called: str, given: Values, taken: Iterable[str]) -> None:
+    for name in given:
+        if name in taken:
+            raise TwinError(
+                f'{called}: inputs gave "{name}", but that is the name of '
+                f"{'the loss' if name == 'loss' else 'what a part of the module returns'}: give it "
+                "another one."
+            )
+
+
+def _around(value: Tensor, draw: Draw) -> Tensor:
+    spread = float(value.square().mean().sqrt()) or 1.0
+    return draw.cast(value.numpy() + draw.generator.normal(0.0, spread, tuple(value.shape)))
+
+
+def _buffers_for(values: Values, buffers: Values) -> Values:
+    """Copies of the buffers, of the dtype and on the device of the inputs."""
+    like = next(value for value in values.values() if value.is_floating_point())
+
+    def fit(buffer: Tensor) -> Tensor:
+        dtype = like.dtype if buffer.is_floating_point() else buffer.dtype
+        return buffer.to(like.device, dtype, copy=True)
+
+    return {key: values[key].clone() if key in values else fit(b) for key, b in buffers.items()}
+
+
+def _keep(found: Values, count: Counter[str], path: str) -> Callable[[nn.Module, Any, Any], Any]:
+    def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
+        if not (isinstance(output, Tensor) and output.is_floating_point()):
+            return output
+        count[path] += 1
+        name = path if count[path] == 1 else f"{path} ({count[path]})"
+        # What is kept is no other quantity (a module may return its argument), and what goes on
+        # into the loss is made from it, but can be changed in place without changing it.
+        found[name] = output.clone()
+        return found[name].clone()
+
+    return hook
