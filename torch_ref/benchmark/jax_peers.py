@@ -75,19 +75,20 @@ def per_sample(batch: Batch) -> Step:
 
 
 def _step(batch: Batch, function: Any, named: Callable[[Any], dict[str, Any]]) -> Step:
-    import jax
+    from jax import block_until_ready
 
+    wait: Callable[[Any], Any] = block_until_ready
     parameters = {name: _as_jax(value) for name, value in batch.parameters.items()}
     inputs = [_as_jax(value) for value in batch.inputs.values()]
     # JAX returns before it has computed; waiting is part of the call.
-    return lambda: named(jax.block_until_ready(function(parameters, inputs)))
+    return lambda: named(wait(function(parameters, inputs)))
 
 
 def _as_jax(tensor: Any) -> "jax.Array":
     import jax
     import jax.numpy as jnp
 
-    if not jax.config.jax_enable_x64:  # without it float64 silently becomes float32
-        jax.config.update("jax_enable_x64", True)
+    settings: Any = jax.config
+    settings.update("jax_enable_x64", True)  # without it float64 silently becomes float32
     # a copy: JAX would read the memory of a tensor that is gone
     return jnp.array(tensor.numpy(), copy=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -108,9 +109,7 @@ def _as_tensor(value: Any) -> Tensor:
     """A tensor, an array of NumPy or JAX, or a number, in float64 on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().double().cpu()
-    if hasattr(value, "__array__"):
-        value = value.__array__()
-    return torch.as_tensor(value, dtype=torch.float64)  # as it is, a float would become float32
+    return torch.as_tensor(np.array(value, np.float64))
 
 
 def _add(sums: Quantities, name: str, value: Tensor) -> None:

@@ -20,8 +20,8 @@ from torch_ref.fused import fused_backward, fused_gradients
 
 Step = Callable[[], dict[str, Any]]
 GRADIENTS, BOTH, LOSS = "gradients", "loss, gradients", "loss"
-CHECKED = "loss, gradients; checks values"
-ALL, ALL_CHECKED = "21 gradients", "21 gradients; checks values"
+CHECKED = "loss, gradients; checks"
+ALL, ALL_CHECKED = "21 gradients", "21 gradients; checks"
 
 
 def _always(batch: Batch) -> str:
@@ -32,9 +32,9 @@ def _always(batch: Batch) -> str:
 class Peer:
     """One way to the same numbers.
 
-    returns: what a step gives; missing(batch): why it cannot run, "" where it can; largest: the
-    largest batch that it is meant for; own: whether it is this project's own code; variant: of
-    another peer, left out where there is little time.
+    returns: what a step gives; "checks": it raises where a value is not finite; missing(batch): why
+    it cannot run, "" where it can; largest: the largest batch that it is meant for; own: whether it
+    is this project's own code; variant: of another peer, left out where there is little time.
     """
 
     name: str

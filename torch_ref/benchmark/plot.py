@@ -57,9 +57,9 @@ def plot(result: Result, paths: Sequence[Path]) -> None:
     """Draw the gradients' times into files that end in .svg or .png, a column a dtype."""
     entries = [one for one in result["entries"] if one["work"] == "gradients"]
     dtypes = list(dict.fromkeys(one["dtype"] for one in entries))
-    with pyplot.rc_context(settings("gradients")):
+    with pyplot.rc_context(rc=settings("gradients")):
         figure, grid = pyplot.subplots(
-            1, len(dtypes), figsize=(1.2 + 3.7 * len(dtypes), 6.2), sharey=True, squeeze=False,
+            1, len(dtypes), figsize=(1.6 + 3.6 * len(dtypes), 6.6), sharey=True, squeeze=False,
             layout="constrained",
         )  # fmt: skip
         for axes, dtype in zip(grid[0], dtypes, strict=True):
@@ -110,12 +110,13 @@ def _seconds(entry: Result, name: str) -> dict[str, float] | None:
 
 
 def _title(result: Result) -> str:
-    """Machine and versions, in two lines."""
+    """Machine, versions and date, in three lines."""
     where = result["machine"]
     versions = [f"{n} {where[n]}" for n in ("torch", "numpy", "jax") if where.get(n)]
     return (
-        f"loss's gradient for 11 parameters; {where['cpu']}, {where['threads']} "
+        f"the mean loss's gradient for 11 parameters: {where['cpu']}, {where['threads']} "
         f"{'thread' if where['threads'] == 1 else 'threads'}, {where['device']}\n"
-        f"{', '.join(versions)}, {where['compiler'] or 'no C compiler'}; {result['date']}, load "
-        f"average {result['load_average']['before']} before"
+        f"{', '.join(versions)}, {where['compiler'] or 'no C compiler'}\n"
+        f"{result['date']}, load average {result['load_average']['before']} before, "
+        f"{result['load_average']['after']} after"
     )

@@ -40,7 +40,8 @@ def measured(plan: Plan, tell: Callable[[str], None]) -> tuple[list[Result], dic
     tell is called with what is being done. Raises WrongPeerError where eager autograd, to which all
     ratios are, is wrong; other peers that are wrong are left out and named in their entry.
     """
-    entries, skipped = [], {}
+    entries: list[Result] = []
+    skipped: dict[str, str] = {}
     judges: dict[object, Judge] = {}
     for work in plan.works:
         for dtype in plan.dtypes:

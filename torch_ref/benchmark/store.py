@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -78,8 +79,8 @@ def _compiler() -> str | None:
     except NoCompilerError:
         return None
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    first = next(iter(done.stdout.splitlines()), "")
-    return Path(command[0]).name + " " + first.partition(" ")[2] if first else None
+    number = re.search(r"\d+\.\d+(\.\d+)?", re.sub(r"\(.*?\)", "", done.stdout))
+    return f"{Path(command[0]).name} {number[0] if number else '(version unknown)'}"
 
 
 def _device(device: str) -> str:

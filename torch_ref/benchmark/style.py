@@ -19,7 +19,7 @@ ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 PNG_DOTS = 160  # an inch
 
 
-def settings(name: str) -> dict[str, Any]:
+def settings(name: str) -> Any:
     """For matplotlib's rc_context; name: of the plot, so that the same numbers give one file."""
     return {"svg.hashsalt": name, "font.size": 9}
 

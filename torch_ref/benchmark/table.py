@@ -32,8 +32,8 @@ def _entry(entry: Result) -> Table:
     size = entry["size"]
     table = _table(f"{entry['work']}, {entry['dtype']}, {size:,} samples, {entry['turns']} turns")
     table.add_column("peer", no_wrap=True)
-    table.add_column("returns")
-    for heading in ("ns a sample", "10 % to 90 %", "x speed of\neager", "x time of\nlimit"):
+    table.add_column("returns", no_wrap=True)
+    for heading in ("ns a sample", "10%, 90%", "speed,\nx eager", "time,\nx limit"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, seconds in entry["limits"].items():
         table.add_row(name, "", *_times(seconds, size), "", "", style="dim")
@@ -52,7 +52,7 @@ def _entry(entry: Result) -> Table:
 
 def _times(seconds: dict[str, float], size: int) -> tuple[str, str]:
     median, low, high = (seconds[name] / size * 1e9 for name in ("median", "low", "high"))
-    return _number(median), f"{_number(low)} to {_number(high)}"
+    return _number(median), f"{low / median - 1:+.0%} {high / median - 1:+.0%}"
 
 
 def _number(value: float) -> str:

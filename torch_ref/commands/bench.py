@@ -39,7 +39,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument(
         "--quick", action="store_true",
-        help=f"a first look: float32, {QUICK_SIZES} samples, fewer peers, no memory",
+        help=f"a first look: float32, {QUICK_SIZES} samples, fewer peers, gradients only, no memory",
     )  # fmt: skip
     parser.add_argument(
         "--sizes", type=_sizes, metavar="N,N,...", help=f"samples in a batch (default {SIZES})"
@@ -111,7 +111,8 @@ def run(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace, device: str) -> "Plan":
     from torch_ref.benchmark.run import Plan
 
-    works = ["gradients", "forward", *(["per-sample"] if options.per_sample else [])]
+    works = ["gradients", *([] if options.quick else ["forward"])]
+    works += ["per-sample"] if options.per_sample else []
     sizes, dtypes = _sizes(QUICK_SIZES if options.quick else SIZES), list(DTYPES)
     return Plan(
         works=works,
@@ -119,7 +120,7 @@ def _plan(options: argparse.Namespace, device: str) -> "Plan":
         dtypes=options.dtype or (dtypes[:1] if options.quick else dtypes),
         device=device,
         seconds=0.3 if options.quick else 3.0,
-        least_turns=5 if options.quick else 11,
+        least_turns=5 if options.quick else 9,
         brief=options.quick,
     )
 
