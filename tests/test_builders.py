@@ -1,77 +1,14 @@
-"""Twins made from an nn.Module and from an autograd.Function."""
+"""Twins made from an autograd.Function; those from an nn.Module have a file of their own."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_ref import Draw, Twin, TwinError, verify
 
 Values = dict[str, Tensor]
-NET = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
-
-
-def net_inputs(draw: Draw) -> Values:
-    rows = draw.size(1, 5)
-    return {"input": draw.normal(shape=(rows, 3)), "t": draw.normal(shape=(rows, 1))}
-
-
-def mean_square(output: Tensor, values: Values) -> Tensor:
-    return ((output - values["t"]) ** 2).mean()
-
-
-def net_backward(v: Values) -> Values:
-    x = v["input"]
-    a = torch.tanh(x @ v["0.weight"].T + v["0.bias"])
-    y = a @ v["2.weight"].T + v["2.bias"]
-    dy = 2 * (y - v["t"]) / y.numel()
-    da = dy @ v["2.weight"]
-    dz = da * (1 - a * a)
-    return {
-        "2": dy, "2.weight": dy.T @ a, "2.bias": dy.sum(0),
-        "1": da, "0": dz, "0.weight": dz.T @ x, "0.bias": dz.sum(0),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_a_module_and_its_submodules(dtype: torch.dtype, device: str) -> None:
-    twin = Twin.from_module(NET, mean_square, net_backward, net_inputs)
-    report = verify(twin, cases=27, dtype=dtype, device=device)
-    report.assert_agreement()
-    assert report.twin == "Sequential"
-    assert report.missing == ("input", "t")
-
-
-def test_a_wrong_submodule_is_named_by_its_path() -> None:
-    def wrong(values: Values) -> Values:
-        found = net_backward(values)
-        return {**found, "0": found["1"], "0.bias": found["1"].sum(0)}
-
-    report = verify(Twin.from_module(NET, mean_square, wrong, net_inputs), cases=27)
-    assert report.mistakes == ("0",)
-    assert "dL/d0 lacks the factor" in report.explanation
-
-
-def test_the_modules_own_parameters_are_what_is_drawn_around() -> None:
-    net = nn.Linear(2, 1)
-    with torch.no_grad():
-        net.weight.fill_(100.0)
-        net.bias.zero_()
-    twin = Twin.from_module(net, lambda output, v: output.sum(), lambda v: {}, lambda d: {
-        "input": d.normal(shape=(1, 2))})  # fmt: skip
-    seen = []
-
-    def manual(values: Values) -> Values:
-        seen.append(values)
-        return {"bias": torch.ones_like(values["bias"])}
-
-    verify(replace(twin, manual=manual, stress=()), cases=20).assert_agreement()
-    weights = torch.stack([values["weight"] for values in seen if len(seen) > 1])
-    assert weights.mean() == pytest.approx(100, abs=60)
-    assert weights.std() > 20
-    assert net.weight.mean() == 100
 
 
 class Cube(torch.autograd.Function):
@@ -103,12 +40,103 @@ class SavedSquare(Cube):
         return 3 * upstream * square
 
 
+class SavedSlope(Cube):
+    """x^2, with its derivative saved in forward: right once, wrong twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        slope = 2 * x
+        ctx.save_for_backward(slope)
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (slope,) = ctx.saved_tensors
+        return upstream * slope
+
+
 class Once(Cube):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return 3 * upstream * x * x
+
+
+class Twofold(torch.autograd.Function):
+    """2 x: its gradient depends on no x; it forgets its own backward where `backward` is not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class Double(Twofold):
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return 2 * upstream
+
+
+class Both(torch.autograd.Function):
+    """x s and x^2 s, and which x are positive."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(x, s)
+        ctx.mark_non_differentiable(positive := x > 0)
+        return x * s, positive, x * x * s
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor]:
+        x, s = ctx.saved_tensors
+        first, _, second = upstream
+        return first * s + 2 * second * x * s, (first * x + second * x * x).sum()
+
+
+class HalfOfBoth(Both):
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor]:
+        x, s = ctx.saved_tensors
+        return upstream[0] * s, (upstream[0] * x).sum()
+
+
+class Raises(Cube):
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        raise KeyError("scale")
+
+
+class NotRecorded(Cube):
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 3 * upstream.detach() * x.detach() ** 2
+
+
+class HasNoDerivative(Cube):
+    """Its backward uses an operation for which torch has none."""
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return Twofold.apply(upstream) * 1.5 * x * x
+
+
+class ShapeOfDoubleBackward(Cube):
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return WrongShape.apply(upstream) * 3 * x * x
+
+
+class WrongShape(Twofold):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return upstream.new_ones(7, 7)
 
 
 class IgnoresUpstream(Cube):
@@ -139,10 +167,23 @@ def cube(x: Tensor) -> Tensor:
     return x * x * x
 
 
-def of(function: type[torch.autograd.Function]) -> Twin:
-    return Twin.from_function(
-        function.apply, cube, lambda draw: {"x": draw.normal(shape=(draw.size(2, 5), 3))}
-    )
+def rows(draw: Draw) -> Values:
+    return {"x": draw.normal(shape=(draw.size(2, 5), 3))}
+
+
+def of(function: type[torch.autograd.Function], reference: Any = cube) -> Twin:
+    return Twin.from_function(function.apply, reference, rows)
+
+
+def both(x: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x * s, x > 0, x * x * s
+
+
+def of_both(function: type[torch.autograd.Function]) -> Twin:
+    def inputs(draw: Draw) -> Values:
+        return {**rows(draw), "s": draw.normal(shape=())}
+
+    return Twin.from_function(function.apply, both, inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -160,10 +201,57 @@ def test_saved_intermediates_make_the_double_backward_wrong() -> None:
     assert [row.name for row in report.rows if row.verdict == "differ"] == ["x (twice)"]
 
 
-def test_a_function_that_claims_no_double_backward_is_not_asked_for_one() -> None:
-    report = verify(of(Once), cases=27)
+@pytest.mark.parametrize("function", [Once, NotRecorded, HasNoDerivative])
+def test_a_function_that_claims_no_double_backward_is_not_asked_for_one(function: Any) -> None:
+    report = verify(of(function), cases=27)
     report.assert_agreement()
     assert [row.name for row in report.rows] == ["upstream", "x"]
+    assert report.missing == ("x (twice)", "upstream (twice)", "direction of x")
+
+
+def test_a_double_backward_that_raises_is_no_agreement() -> None:
+    says = "ShapeOfDoubleBackward: the double backward of `apply` raised RuntimeError.* shape"
+    with pytest.raises(TwinError, match=f"{says}.*forbid it with once_differentiable"):
+        verify(of(ShapeOfDoubleBackward), cases=9)
+
+
+def test_a_reference_without_second_derivatives_is_said() -> None:
+    with pytest.raises(TwinError, match=r"the reference cannot be differentiated twice .*marked"):
+        verify(of(Cube, Once.apply), cases=9)
+    verify(of(Once, Once.apply), cases=9).assert_agreement()
+
+
+@pytest.mark.parametrize("function", [SavedSlope, SavedSquare])
+def test_a_wrong_double_backward_is_blamed_on_the_hand(function: Any) -> None:
+    """The witness sees the second order as well: its finite differences run without autograd."""
+    twin = of(function) if function is SavedSquare else of(function, torch.square)
+    report = verify(twin, cases=27)
+    assert report.mistakes == ("x (twice)",)
+    assert report.diagnosis.blame == "manual"
+    assert report.explanation == "dL/dx (twice) is 0 everywhere"
+
+
+def test_a_wrong_double_backward_of_the_reference_is_blamed_on_it() -> None:
+    report = verify(of(Cube, SavedSquare.apply), cases=27)
+    assert report.first_wrong == "x (twice)"
+    assert report.diagnosis.blame == "reference"
+
+
+def test_second_order_gradients_that_are_0_by_nature_are_left_out() -> None:
+    report = verify(of(Double, lambda x: 2 * x), cases=27)
+    report.assert_agreement()
+    names = ["upstream", "x", "upstream (twice)", "direction of x"]
+    assert [row.name for row in report.rows] == names
+    assert (report.notes, report.missing) == ((), ())
+
+
+def test_a_tuple_comes_out() -> None:
+    report = verify(of_both(Both), cases=27)
+    report.assert_agreement()
+    names = {row.name for row in report.rows}
+    assert {"upstream", "upstream 2", "x", "s", "upstream 2 (twice)", "x (twice)"} <= names
+    report = verify(of_both(HalfOfBoth), cases=27, explain=False)
+    assert report.first_wrong == "x"
 
 
 def test_the_upstream_gradient_is_not_1() -> None:
@@ -182,9 +270,25 @@ def test_upstream_gradients_of_every_layout() -> None:
     assert report.rows[1].stratum in ("strided", "expanded")
 
 
-def test_what_autograd_cannot_follow_is_said() -> None:
-    twin = Twin.from_function(
-        lambda x: x.detach() ** 3, cube, lambda draw: {"x": draw.normal(shape=(3,))}
-    )
-    with pytest.raises(TwinError, match="autograd cannot follow `apply`"):
-        verify(twin, cases=9)
+BREACHES = {
+    "autograd cannot follow `apply`": (lambda x: x.detach() ** 3, cube, rows),
+    "the backward of `apply` raised KeyError at test_builders.py.*": (Raises.apply, cube, rows),
+    "`apply` raised TypeError": (lambda: None, cube, rows),
+    "reference raised TypeError": (Cube.apply, lambda: None, rows),
+    "reference must return a floating tensor, .*; got dict": (Cube.apply, lambda x: {}, rows),
+    r"same shapes; got \(\d, 3\) from `apply` and \(3,\) from reference": (
+        Cube.apply, lambda x: x.sum(0), rows,
+    ),
+    'inputs gave "upstream", a name that from_function makes itself': (
+        torch.mul, torch.mul, lambda draw: {"x": draw.normal(), "upstream": draw.normal()},
+    ),
+    "inputs must return a dict of tensors by name; got list": (Cube.apply, cube, lambda draw: []),
+    "inputs gave x as torch.float16": (Cube.apply, cube, lambda draw: {"x": torch.ones(3).half()}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sentence", BREACHES)
+def test_what_keeps_a_function_from_being_judged_is_said(sentence: str) -> None:
+    apply, reference, inputs = BREACHES[sentence]
+    with pytest.raises(TwinError, match=sentence):
+        verify(Twin.from_function(apply, reference, inputs, name="mine"), cases=9)

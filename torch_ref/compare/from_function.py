@@ -11,8 +11,7 @@ from torch import Tensor
 from torch_ref.compare.cases import widened
 from torch_ref.compare.contract import copy_of, told
 from torch_ref.compare.through_autograd import (
-    depends_on,
-    first_order,
+    behind_gradients,
     floating,
     gradients,
     leaves_of,
@@ -50,8 +49,8 @@ def from_function(
     inputs(draw): the tensors of one case, by name.
 
     Double backward is checked as well: "x (twice)" is x once more, and its gradient that of the
-    inner product of dL/dx with a random direction; there is none where the reference's gradients do
-    not depend on x. Saved intermediates make it silently wrong (pytorch/pytorch#76185). A Function
+    inner product of dL/dx with a random direction; where the gradients of neither side depend on x,
+    there is none. Saved intermediates make it silently wrong (pytorch/pytorch#76185). A Function
     that torch cannot differentiate twice (`once_differentiable`, a backward that autograd does not
     record, an operation in it without a derivative) does not claim these gradients: the report has
     them among those that are not given.
@@ -72,8 +71,8 @@ def _name_of(apply: Callable[..., Outputs]) -> str:
 class _Function:
     """What `from_function` needs to know; double backward is tried at the first draw.
 
-    again: the names of what is drawn once more, since the reference's gradients depend on it; none
-        where the reference cannot be differentiated twice; None before the first draw.
+    again: the names of what is drawn once more, since the gradients of either side depend on it
+        (second-order ones are 0 by nature elsewhere); None before the first draw.
     unclaimed: why the Function's own double backward is not checked; "" where it is.
     """
 
@@ -99,9 +98,8 @@ class _Function:
         }
         values = {**given, **upstream}
         if self.again is None:
-            self.unclaimed = self._why_not_twice(values)
-            self.again = self._what_gradients_depend_on(values)
-        again = {f"{key}{_TWICE}": values[key].clone() for key in self.again}
+            self._try(values)
+        again = {f"{key}{_TWICE}": values[key].clone() for key in self.again or ()}
         directions = {
             f"{_DIRECTION}{key}": draw.normal(shape=tuple(value.shape))
             for key, value in given.items()
@@ -157,47 +155,38 @@ class _Function:
             )
         return [tuple(output.shape) for output in outputs]
 
-    def _why_not_twice(self, values: Values) -> str:
-        """Why torch cannot differentiate the Function's backward; "" where it can.
+    def _try(self, values: Values) -> None:
+        """Find out `again` and `unclaimed`.
 
-        Raises TwinError where running it forward, backward or twice backward raises.
+        Raises TwinError where running `apply` forward, backward or twice backward raises, and where
+        the reference cannot be differentiated twice but `apply` can.
         """
         with torch.inference_mode(False), torch.enable_grad():
             self._once({name: copy_of(value) for name, value in values.items()})
-            leaves = leaves_of({name: copy_of(value) for name, value in values.items()})
-            arguments, upstream = (list(part.values()) for part in _split(leaves))
-            wanted = [value for value in arguments if value.requires_grad]
+            by_apply, self.unclaimed = self._behind_gradients_of_apply(values)
             try:
-                with self._saying("the double backward of `apply`"):
-                    found = first_order(self.apply, arguments, wanted, upstream)
-                    recorded = [gradient.sum() for gradient in found if gradient.requires_grad]
-                    if recorded:  # by backward: grad does not run what leads to no leaf
-                        torch.autograd.backward(torch.stack(recorded).sum())
-            except TwinError as error:
-                if _is_not_twice_differentiable(error.__cause__):
-                    return " ".join(str(error.__cause__).split())
-                raise
-        return "" if recorded else "autograd does not record its backward"
+                by_reference = behind_gradients(self.reference, *_copies(widened(values)))
+            except RuntimeError as error:
+                if not self.unclaimed:
+                    raise TwinError(
+                        f"{self.name}: the reference cannot be differentiated twice "
+                        f"({told(error)}), so that the double backward of `apply` cannot be "
+                        "judged: write the reference in simpler operations, or forbid double "
+                        "backward with once_differentiable."
+                    ) from error
+                by_reference = ()
+        self.again = tuple(name for name in values if name in (*by_apply, *by_reference))
 
-    def _what_gradients_depend_on(self, values: Values) -> tuple[str, ...]:
-        """The arguments and upstream gradients on which the reference's gradients depend: those of
-        second order are 0 by nature elsewhere."""
-        wide = {n: copy_of(value) for n, value in widened(values).items()}
-        arguments, _ = _split(wide)
-        directions = {n: torch.ones_like(v) for n, v in arguments.items() if v.is_floating_point()}
+    def _behind_gradients_of_apply(self, values: Values) -> tuple[tuple[str, ...], str]:
+        """What the gradients depend on, and why torch cannot differentiate them, "" if it can."""
         try:
-            with torch.inference_mode(False), torch.enable_grad():
-                leaves = leaves_of(wide)
-                product = _second_order(self.reference, leaves, leaves, directions)
-                return depends_on(product, leaves)
-        except RuntimeError as error:
-            if self.unclaimed:
-                return ()
-            raise TwinError(
-                f"{self.name}: the reference cannot be differentiated twice ({told(error)}), so "
-                "that the double backward of `apply` cannot be judged: write the reference in "
-                "simpler operations, or forbid double backward with once_differentiable."
-            ) from error
+            with self._saying("the double backward of `apply`"):
+                found = behind_gradients(self.apply, *_copies(values))
+        except TwinError as error:
+            if not _is_not_twice_differentiable(error.__cause__):
+                raise
+            return (), " ".join(str(error.__cause__).split())
+        return found, "" if found else "autograd does not record its backward"
 
     def _check_names(self, given: Values) -> None:
         for name in given:
@@ -268,6 +257,10 @@ def _split(values: Values) -> tuple[Values, Values]:
     """The arguments of a call, and its upstream gradients."""
     upstream = {name: value for name, value in values.items() if _UPSTREAM.fullmatch(name)}
     return {n: v for n, v in values.items() if n not in upstream}, upstream
+
+
+def _copies(values: Values) -> tuple[Values, Values]:
+    return _split({name: copy_of(value) for name, value in values.items()})
 
 
 def _second_order(

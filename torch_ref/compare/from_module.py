@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from torch_ref.compare.twin import Draw, Twin, TwinError, Values
 
@@ -58,14 +60,22 @@ def from_module(
         hooks = [
             part.register_forward_hook(_keep(found, count, path)) for part, path in paths.items()
         ]
-        # Copies, of the arguments and the buffers: a module may change both in place.
+        # Copies, of the arguments and the buffers: a module may change both in place. Parameters
+        # without gaps: torch's batch_norm on CPU has wrong gradients where its weight is strided.
         given = {key: values[key].clone() for key in arguments if key in values}
-        state = {**{key: values[key] for key in parameters}, **_buffers_for(values, buffers)}
+        state = {key: values[key].contiguous() for key in parameters}
+        state |= _buffers_for(values, buffers)
         try:
-            output: Tensor = functional_call(module, state, (), given)
+            with _StatisticsStay():
+                output: Tensor = functional_call(module, state, (), given)
         finally:
             for hook in hooks:
                 hook.remove()
+        if "loss" in found or "loss" in values:
+            raise TwinError(
+                f"{called}: the module has a part named loss, as the loss itself is: rename it, or "
+                "wrap the module in another one."
+            )
         return {**found, "loss": loss(output, values)}
 
     return Twin(called, drawn, reference, manual)
@@ -93,11 +103,6 @@ def _check_names(
                 f"{called}: {argument} names both an argument of `forward` and {names[argument]}: "
                 "wrap the module in one whose `forward` calls it something else."
             )
-    if "loss" in dict(module.named_modules()) or "loss" in tensors:
-        raise TwinError(
-            f"{called}: the module has a part named loss, as the loss itself is: rename it, or "
-            "wrap the module in another one."
-        )
 
 
 def _name_of_output(module: nn.Module, others: Iterable[str]) -> str:
@@ -124,11 +129,31 @@ def _buffers_for(values: Values, buffers: Values) -> Values:
     """Copies of the buffers, of the dtype and on the device of the inputs."""
     like = next(value for value in values.values() if value.is_floating_point())
 
-    def fit(buffer: Tensor) -> Tensor:
+    def copied(buffer: Tensor) -> Tensor:
         dtype = like.dtype if buffer.is_floating_point() else buffer.dtype
-        return buffer.to(like.device, dtype, copy=True)
+        # Made from an input: a constant changed in place could not be recorded.
+        return like.detach().new_empty(buffer.shape, dtype=dtype).copy_(buffer)
 
-    return {key: values[key].clone() if key in values else fit(b) for key, b in buffers.items()}
+    return {key: values[key].clone() if key in values else copied(b) for key, b in buffers.items()}
+
+
+class _StatisticsStay(TorchFunctionMode):
+    """Normalization by the statistics of a batch does not update the running ones.
+
+    No gradient depends on that, and it cannot be recorded: torch does not declare that these
+    functions change their arguments.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func not in (functional.batch_norm, functional.instance_norm):
+            return func(*args, **(kwargs or {}))
+        call = inspect.signature(func).bind(*args, **(kwargs or {}))
+        call.apply_defaults()
+        if call.arguments.get("training", call.arguments.get("use_input_stats")):
+            call.arguments |= {"running_mean": None, "running_var": None}
+        return func(*call.args, **call.kwargs)
 
 
 def _keep(found: Values, count: Counter[str], path: str) -> Callable[[nn.Module, Any, Any], Any]:

@@ -70,13 +70,24 @@ def second_order(
     return product if recording else product.detach()
 
 
-def depends_on(value: Tensor, leaves: Values) -> tuple[str, ...]:
-    """The names of the leaves that autograd's graph of a value leads to."""
-    wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    if not value.requires_grad:
+def behind_gradients(
+    function: Callable[..., Any], arguments: Values, upstream: Values
+) -> tuple[str, ...]:
+    """The names of the arguments and upstream gradients on which first-order gradients depend, as
+    autograd has recorded it.
+
+    Both are changed: autograd follows them from now on. Raises whatever differentiating twice does.
+    """
+    leaves = leaves_of({**arguments, **upstream})
+    wanted = [value for value in arguments.values() if value.requires_grad]
+    found = first_order(function, list(arguments.values()), wanted, list(upstream.values()))
+    recorded = [gradient.sum() for gradient in found if gradient.requires_grad]
+    if not recorded:
         return ()
-    found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True)
-    return tuple(n for n, gradient in zip(wanted, found, strict=True) if gradient is not None)
+    # Not by torch.autograd.grad, which does not run what leads to no leaf, as what
+    # once_differentiable leaves behind to raise.
+    torch.autograd.backward(torch.stack(recorded).sum())
+    return tuple(name for name, leaf in leaves.items() if leaf.grad is not None)
 
 
 def _grad(
