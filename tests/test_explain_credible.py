@@ -56,7 +56,7 @@ def test_random_numbers_have_no_pattern(shape: tuple[int, ...], seed: int) -> No
 
     explanation = explain(draws(make, seed))
     assert not explanation.known
-    assert "dL/dx: no known pattern; it is wrong in 100.00% of the decided" in explanation.sentence
+    assert "dL/dx: no known pattern; it is wrong in 100.00% of the elements" in explanation.sentence
     assert "hand / expected is between" in explanation.sentence
 
 

@@ -4,10 +4,8 @@ Floating sums depend on the order of their terms, so the order in which shards w
 no part.
 """
 
-from collections import defaultdict
 from itertools import islice
 
-from torch_ref.compare.cases import Batch
 from torch_ref.compare.report import Report
 from torch_ref.compare.verify import Judge
 from torch_ref.sweep.ledger import Ledger
@@ -29,7 +27,8 @@ def merged(judge: Judge, ledger: Ledger) -> Report:
         _add(judge, found)
         if found.wrong and len(wrong) < SHARDS_LOOKED_AT:
             wrong.append(shard)
-    judge.suspects = _suspects(judge, ledger, wrong)
+    again = _looked_at(judge, ledger, wrong)
+    judge.suspects, judge.unsuspected = again.suspects, again.unsuspected
     return judge.report(ledger.plan.cases)
 
 
@@ -46,12 +45,12 @@ def _add(judge: Judge, found: Found) -> None:
     recorder.missing |= dict.fromkeys(found.missing)
 
 
-def _suspects(judge: Judge, ledger: Ledger, wrong: list[int]) -> defaultdict[object, list[Batch]]:
-    """What `verify` would have kept for its diagnosis, from the first shards that differ."""
+def _looked_at(judge: Judge, ledger: Ledger, wrong: list[int]) -> Judge:
+    """Has what `verify` would have kept for its diagnosis, from the first shards that differ."""
     again = Judge(judge.twin, judge.dtype, judge.device, judge.seed)
     batches = (batch for shard in wrong for batch in ledger.plan.batches(again.cases, shard))
     for batch in islice(batches, BATCHES_LOOKED_AT):
         again.judge(batch)
         if batch.batched and again.suspects:
             break
-    return again.suspects
+    return again

@@ -153,6 +153,7 @@ def judged(judge: Judge, plan: Plan, shard: int) -> Found:
 def _forget(judge: Judge) -> None:
     judge.tallies.clear()
     judge.suspects.clear()
+    judge.unsuspected.clear()
     judge.at_kinks = 0
     recorder = judge.recorder
     for said in (recorder.order, recorder.failures, recorder.notes, recorder.missing):
