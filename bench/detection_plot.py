@@ -8,21 +8,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")  # no display is needed, and none is asked for
-
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-# Okabe and Ito's palette, told apart by colour-blind eyes; line and marker differ as well.
+from torch_ref.benchmark.style import BLUE, GREEN, PURPLE, VERMILION, clear, save, settings
+
+# line and marker differ as well as the colour
 STYLES: dict[str, dict[str, Any]] = {
-    "verify": {"color": "#0072B2", "linestyle": "-", "marker": "o", "linewidth": 2.4},
-    "assert_close": {"color": "#D55E00", "linestyle": ":", "marker": "s", "linewidth": 1.6},
-    "gradcheck": {"color": "#009E73", "linestyle": "--", "marker": "^", "linewidth": 1.6},
+    "verify": {"color": BLUE, "linestyle": "-", "marker": "o", "linewidth": 2.4},
+    "assert_close": {"color": VERMILION, "linestyle": ":", "marker": "s", "linewidth": 1.6},
+    "gradcheck": {"color": GREEN, "linestyle": "--", "marker": "^", "linewidth": 1.6},
     "gradcheck, fast mode": {
-        "color": "#CC79A7", "linestyle": "-.", "marker": "v", "linewidth": 1.6
+        "color": PURPLE, "linestyle": "-.", "marker": "v", "linewidth": 1.6
     },
 }  # fmt: skip
 ROWS = {"cases": "share of single\ncases caught", "runs": "share of whole\nruns that catch it"}
@@ -31,9 +29,8 @@ NONE_AT = 17.2  # where right code stands on the axis of -log10(error)
 
 def plot(measured: dict[str, Any], into: Path) -> None:
     """Draw detection_curve.svg and .png into the folder: a column a dtype."""
-    settings = {"svg.hashsalt": "detection curve", "font.size": 9}  # same numbers, same file
     dtypes = list(dict.fromkeys(one["dtype"] for one in measured["series"]))
-    with pyplot.rc_context(settings):
+    with pyplot.rc_context(rc=settings("detection curve")):
         figure, grid = pyplot.subplots(
             len(ROWS), len(dtypes), figsize=(2.75 * len(dtypes), 4.6), sharex=True, sharey=True,
             layout="constrained", squeeze=False,
@@ -53,8 +50,8 @@ def plot(measured: dict[str, Any], into: Path) -> None:
             for tool, style in STYLES.items()
         ]
         figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
-        figure.savefig(into / "detection_curve.svg", metadata={"Date": None})
-        figure.savefig(into / "detection_curve.png", dpi=160)
+        save(figure, into / "detection_curve.svg")
+        save(figure, into / "detection_curve.png")
         pyplot.close(figure)
 
 
@@ -65,7 +62,7 @@ def _draw(axes: Axes, measured: dict[str, Any], dtype: str, what: str) -> None:
     wrong = [i for i, error in enumerate(errors) if error]
     right = [i for i, error in enumerate(errors) if not error]
     axes.axvspan(NONE_AT - 1.2, NONE_AT + 1.2, color="0.92", zorder=0)
-    axes.grid(color="0.9", linewidth=0.6)
+    clear(axes)
     for order, one in enumerate(s for s in measured["series"] if s["dtype"] == dtype):
         shares = one[what]
         style = STYLES[one["tool"]] | {"markersize": 5, "zorder": 4 - order, "clip_on": False}
@@ -77,7 +74,6 @@ def _draw(axes: Axes, measured: dict[str, Any], dtype: str, what: str) -> None:
     ticks = [1, 4, 7, 10, 13]
     axes.set_xticks([*ticks, NONE_AT], [*(f"$10^{{-{t}}}$" for t in ticks), "none"])
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "½", "", "1"])
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _label(measured: dict[str, Any], tool: str) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SIZES = "1,1e2,1e3,1e4,1e5,1e6,1e7"
 QUICK_SIZES = "1,1e3,1e6"
+LARGEST = 10**8
 DTYPES = ("float32", "float64")
 NO_MATPLOTLIB = "the plot needs matplotlib, which is not installed: pip install 'gradtwin[plots]'."
 EXIT_CODES = (
@@ -39,7 +40,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     parser.add_argument(
         "--quick", action="store_true",
-        help=f"a first look: float32, {QUICK_SIZES} samples, fewer peers, gradients only, no memory",
+        help=f"a first look: float32, {QUICK_SIZES} samples, fewer peers, no forward, no memory",
     )  # fmt: skip
     parser.add_argument(
         "--sizes", type=_sizes, metavar="N,N,...", help=f"samples in a batch (default {SIZES})"
@@ -69,9 +70,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _sizes(text: str) -> list[int]:
-    sizes = sorted({arguments.many_cases(one) for one in text.split(",")})
-    if sizes[-1] > 10**8:
-        raise argparse.ArgumentTypeError(f"{text!r}: batches of at most 1e8 samples are timed")
+    try:
+        sizes = sorted({arguments.many_cases(one) for one in text.split(",")})
+    except argparse.ArgumentTypeError:
+        sizes = []
+    if not sizes or sizes[-1] > LARGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: whole numbers from 1 to 1e8, with commas, are needed"
+        )
     return sizes
 
 
