@@ -186,3 +186,24 @@ def test_a_factor_near_1_is_written_out() -> None:
     twin = Twin("square", lambda d: {n: d.normal() for n in "xw"},
                 lambda v: {"loss": (v["w"] * v["x"]) ** 2}, manual)  # fmt: skip
     assert verify(twin, cases=4000).explanation == "dL/dw is 1 + 1e-07 times the truth"
+
+
+def test_a_shape_that_is_wrong_for_some_sizes_only() -> None:
+    """Transposed: for square weights wrong numbers, for others a wrong shape."""
+
+    def inputs(draw: Draw) -> Values:
+        rows, columns = draw.size(1, 3), draw.size(1, 3)
+        return {"x": draw.normal(shape=(5, columns)), "w": draw.normal(shape=(rows, columns))}
+
+    def reference(values: Values) -> Values:
+        y = values["x"] @ values["w"].T
+        return {"y": y, "loss": (y**3).sum()}
+
+    def manual(values: Values) -> Values:
+        dy = 3 * (values["x"] @ values["w"].T) ** 2
+        return {"y": dy, "w": values["x"].T @ dy}
+
+    report = verify(Twin("transposed", inputs, reference, manual))
+    assert report.first_wrong == "w"
+    assert report.explanation in ("", "dL/dw is transposed")
+    assert any("it looks transposed" in failure for failure in report.failures)

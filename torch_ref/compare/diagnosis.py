@@ -47,11 +47,17 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     own = [name for name in wrong if any(local.is_wrong(name) for local in found)]
     if not own:
         return Diagnosis()
-    evidence = {name: [local.evidence(name) for local in found] for name in own}
-    batches = [local.batch for local in found]
-    kinks = [local.sides.kinks for local in found]
+    # where a quantity has a wrong shape for some sizes, it cannot be looked at there
+    seen = {name: [local for local in found if name in local.sides.manual] for name in own}
+    evidence = {name: [local.evidence(name) for local in seen[name]] for name in own}
     blame = {
-        name: who_is_wrong(recorder.twin, draws, batches, kinks) for name, draws in evidence.items()
+        name: who_is_wrong(
+            recorder.twin,
+            draws,
+            [local.batch for local in seen[name]],
+            [local.sides.kinks for local in seen[name]],
+        )
+        for name, draws in evidence.items()
     }
     told = [
         _REFERENCE_IS_WRONG.format(name) if blame[name] == "reference" else explain(draws)
