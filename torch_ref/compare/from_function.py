@@ -1,8 +1,8 @@
 """Twins of a custom autograd.Function, or of any kernel with a backward pass of its own."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -210,16 +210,30 @@ class _Function:
                 f"{self.name}: autograd cannot follow `apply`: its result has no grad_fn."
             )
 
-    @contextmanager
-    def _saying(self, what: str) -> Iterator[None]:
-        """Raise TwinError for whatever `what` raises; out of memory goes through as it is."""
-        try:
-            yield
-        except (torch.OutOfMemoryError, TwinError):
-            raise
-        except Exception as error:  # anything at all can come out of a stranger's code
-            mend = "; mend it, or forbid it with once_differentiable" if "double" in what else ""
-            raise TwinError(f"{self.name}: {what} raised {told(error)}{mend}.") from error
+    def _saying(self, what: str) -> "_Saying":
+        return _Saying(self.name, what)
+
+
+@dataclass(frozen=True)
+class _Saying:
+    """Raises TwinError for whatever `what` raises; out of memory goes through as it is.
+
+    A class, since a generator's frames would stand in the place that is said.
+    """
+
+    name: str
+    what: str
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(
+            error, (torch.OutOfMemoryError, TwinError)
+        ):
+            return
+        mend = "; mend it, or forbid it with once_differentiable" if "double" in self.what else ""
+        raise TwinError(f"{self.name}: {self.what} raised {told(error)}{mend}.") from error
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:
