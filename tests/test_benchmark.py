@@ -1,9 +1,9 @@
 """`gradtwin bench`: what it refuses, writes, and calls worse. No times are judged."""
 
 import json
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import torch_ref.commands.bench
-from torch_ref.benchmark import compare, jax_peers, limit, memory, store
+from torch_ref.benchmark import jax_peers, limit, memory, store
 from torch_ref.benchmark.batch import Batch
 from torch_ref.benchmark.judge import Judge, WrongPeerError
 from torch_ref.benchmark.peers import BASE, WORKS, Peer, named
@@ -56,6 +56,18 @@ def test_every_round_has_a_turn_of_everyone(monkeypatch: pytest.MonkeyPatch) -> 
 def test_ratios_are_taken_round_by_round() -> None:
     assert ratios([2.0, 20.0, 4.0], [1.0, 10.0, 2.0]) == Spread(2.0, 2.0, 2.0)
     assert Spread.of(list(range(11))) == Spread(5, 1, 9)
+
+
+def test_a_turn_that_takes_long_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def slow() -> None:
+        calls.append(1)
+        time.sleep(0.06)
+
+    monkeypatch.setattr("torch_ref.benchmark.timing._repeats", lambda step: 10)
+    race({"slow": slow}, seconds=0, least_turns=1)
+    assert len(calls) == 2  # one untimed, and one of ten
 
 
 # peers -------------------------------------------------------------------------------------------
@@ -223,85 +235,6 @@ def test_what_is_no_result_is_one_sentence(
         path.write_text(content)
     assert main(["bench", "--compare", str(path), str(path)]) == 2
     assert sentence in capsys.readouterr().err
-
-
-# compare -----------------------------------------------------------------------------------------
-
-
-def spread(median: float, width: float) -> dict[str, float]:
-    return {"median": median, "low": median * (1 - width), "high": median * (1 + width)}
-
-
-def run(speed: float, time: float, width: float = 0.02, **machine: Any) -> dict[str, Any]:
-    """A stored result with one peer of ours and one of others'."""
-    peer = {"speed_to_eager": spread(speed, width), "time_to_limit": spread(time, width)}
-    peers = {"ours": {**peer, "own": True}, "theirs": {**peer, "own": False}}
-    place = {"work": "gradients", "dtype": "float32", "size": 1000}
-    return {
-        "format": store.FORMAT,
-        "machine": {"threads": 2, "device": "cpu", "cpu": "one", **machine},
-        "entries": [{**place, "peers": peers}],
-    }
-
-
-def compared(old: dict[str, Any], new: dict[str, Any], folder: Path) -> int:
-    paths = [folder / "old.json", folder / "new.json"]
-    for path, result in zip(paths, (old, new), strict=True):
-        path.write_text(json.dumps(result))
-    return main(["bench", "--compare", *map(str, paths)])
-
-
-@pytest.mark.parametrize(
-    ("speed", "time", "worse"),
-    [
-        (30, 2.0, []),
-        (15, 2.0, ["speed relative to eager autograd"]),
-        (30, 4.0, ["time relative to the limit"]),
-        (15, 4.0, ["speed relative to eager autograd", "time relative to the limit"]),
-        (60, 1.0, []),
-    ],
-)
-def test_a_ratio_that_has_become_worse_is_named(
-    speed: float, time: float, worse: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert compared(run(30, 2), run(speed, time), tmp_path) == bool(worse)
-    lines = capsys.readouterr().out.splitlines()
-    said = [line.partition(" was ")[0] for line in lines if line.startswith("worse: ")]
-    assert said == [f"worse: ours, gradients, float32, 1,000 samples: {what}" for what in worse]
-    assert lines[-1] == f"{len(worse)} of 2 ratios have become worse, 0 are gone"
-
-
-def test_what_lies_within_the_spread_of_both_is_not_worse(tmp_path: Path) -> None:
-    assert compared(run(30, 2, 0.3), run(20, 3, 0.3), tmp_path) == 0
-    assert compared(run(30, 2, 0.01), run(20, 3, 0.01), tmp_path) == 1
-
-
-def test_some_percent_between_two_processes_are_not_worse(tmp_path: Path) -> None:
-    assert compared(run(30, 2, 0.001), run(30 / 1.09, 2 * 1.09, 0.001), tmp_path) == 0
-    assert compared(run(30, 2, 0.001), run(30 / 1.11, 2, 0.001), tmp_path) == 1
-
-
-def test_a_peer_of_ours_that_is_gone_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    new = run(30, 2)
-    new["entries"][0]["peers"]["another"] = new["entries"][0]["peers"]["ours"]
-    old = deepcopy(new)
-    del new["entries"][0]["peers"]["another"]
-    assert compared(old, new, tmp_path) == 1
-    assert "gone: another, gradients, float32, 1,000 samples" in capsys.readouterr().out
-
-
-def test_runs_that_cannot_be_compared_are_refused() -> None:
-    with pytest.raises(ValueError, match="the old one has threads 2, the new one 1"):
-        compare.changes(run(30, 2), run(30, 2, threads=1))
-    other = run(30, 2)
-    other["entries"][0]["size"] = 10
-    with pytest.raises(ValueError, match="no work, dtype, batch size and peer in common"):
-        compare.changes(run(30, 2), other)
-    del other["entries"][0]["size"]
-    with pytest.raises(ValueError, match="A result is damaged"):
-        compare.changes(run(30, 2), other)
 
 
 def test_a_stored_run_is_not_worse_than_itself(stored: Path) -> None:

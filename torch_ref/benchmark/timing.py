@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SHORTEST_TURN = 2e-3  # seconds; faster calls are repeated until a turn takes as long
+LONGEST_TURN = 50e-3  # seconds, after which no more calls begin
 # Seconds before a turn: the threads of the one before, OpenMP's above all, wait busily for some
 # milliseconds more, and would be charged to the next.
 PAUSE = 5e-3
@@ -65,14 +66,23 @@ def _repeats(step: Step) -> int:
 
 
 def _turn(step: Step, repeats: int) -> float:
-    """Seconds a call, without Python's garbage collection."""
+    """Seconds a call, without Python's garbage collection.
+
+    A turn ends early once it has taken LONGEST_TURN: on a loaded machine threads that wait for each
+    other can take a thousand times as long as when the repeats were chosen.
+    """
     collecting = gc.isenabled()
     gc.disable()
+    together = max(1, repeats // 10)  # calls between two looks at the clock
+    done, taken = 0, 0.0
     try:
         start = time.perf_counter()
-        for _ in range(repeats):
-            step()
-        return (time.perf_counter() - start) / repeats
+        while done < repeats and taken < LONGEST_TURN:
+            for _ in range(together):
+                step()
+            done += together
+            taken = time.perf_counter() - start
+        return taken / done
     finally:
         if collecting:
             gc.enable()

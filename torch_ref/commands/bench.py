@@ -1,6 +1,7 @@
 """`gradtwin bench`: the gradients against every peer, and against the machine's limit."""
 
 import argparse
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,8 @@ def _measured(plan: "Plan") -> dict[str, Any]:
 
         def tell(what: str) -> None:
             status.update(what)
+            if not console.is_terminal:
+                print(what, file=sys.stderr, flush=True)
 
         try:
             entries, skipped = measured(plan, tell)
