@@ -207,6 +207,8 @@ def test_a_function_that_claims_no_double_backward_is_not_asked_for_one(function
     report.assert_agreement()
     assert [row.name for row in report.rows] == ["upstream", "x"]
     assert report.missing == ("x (twice)", "upstream (twice)", "direction of x")
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith("double backward is not checked: ")
 
 
 def test_a_double_backward_that_raises_is_no_agreement() -> None:

@@ -52,14 +52,20 @@ def from_function(
     inner product of dL/dx with a random direction; where the gradients of neither side depend on x,
     there is none. Saved intermediates make it silently wrong (pytorch/pytorch#76185). A Function
     that torch cannot differentiate twice (`once_differentiable`, a backward that autograd does not
-    record, an operation in it without a derivative) does not claim these gradients: the report has
-    them among those that are not given.
+    record, an operation in it without a derivative) does not claim these gradients: the report says
+    why, and has them among those that are not given.
 
     Raises TwinError, at the first draw, where apply, its backward or double backward, or reference
     raise, where they return different shapes, and where inputs uses a name that is made here.
     """
     function = _Function(name or _name_of(apply), apply, reference, inputs)
-    return Twin(function.name, function.drawn, function.reference_values, function.gradients)
+    return Twin(
+        function.name,
+        function.drawn,
+        function.reference_values,
+        function.gradients,
+        notes=function.notes,
+    )
 
 
 def _name_of(apply: Callable[..., Outputs]) -> str:
@@ -106,6 +112,9 @@ class _Function:
             if self.again and value.is_floating_point()
         }
         return {**values, **again, **directions}
+
+    def notes(self) -> list[str]:
+        return [f"double backward is not checked: {self.unclaimed}."] if self.unclaimed else []
 
     def reference_values(self, values: Values) -> Values:
         once, again, directions = _parts(values)
@@ -185,7 +194,7 @@ class _Function:
         except TwinError as error:
             if not _is_not_twice_differentiable(error.__cause__):
                 raise
-            return (), " ".join(str(error.__cause__).split())
+            return (), " ".join(str(error.__cause__).split()).rstrip(".")
         return found, "" if found else "autograd does not record its backward"
 
     def _check_names(self, given: Values) -> None:

@@ -77,7 +77,7 @@ class Recorder:
         self.failures |= dict.fromkeys([*breaches, *problems.values()])
         self.order |= dict.fromkeys(answer)
         self.refused |= {name for name in problems if name in known}
-        self.notes |= dict.fromkeys(notes)
+        self.notes |= dict.fromkeys([*notes, *self.twin.notes()])
         self._say_what_is_missing(answer, known, inputs)
         names = tuple(name for name in answer if name not in problems)
         if not names:

@@ -1,6 +1,6 @@
 """What is compared: a Twin, and the Draw that makes its random cases."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,7 @@ class Twin:
     strata: the kinds of cases `inputs` can make, by turns; `dataclasses.replace` picks some.
     stress: what the harness does to the inputs of its own accord, by turns with `strata`; () for
         nothing.
+    notes(): what the report says besides, asked for after each case.
 
     A loss of shape () makes it a *one-case* twin: `inputs` draws one case, each tensor of the shape
     it has in real life. A loss of shape (cases,) makes it a *batched* twin: `draw.cases`
@@ -105,6 +106,7 @@ class Twin:
     manual: Callable[[Values], Values]
     strata: tuple[str, ...] = ("ordinary",)
     stress: tuple[str, ...] = STRESS
+    notes: Callable[[], Sequence[str]] = tuple
 
     @staticmethod
     def from_module(
@@ -122,8 +124,8 @@ class Twin:
 
     @staticmethod
     def from_function(
-        apply: Callable[..., Tensor],
-        reference: Callable[..., Tensor],
+        apply: Callable[..., Tensor | Sequence[Tensor]],
+        reference: Callable[..., Tensor | Sequence[Tensor]],
         inputs: Callable[[Draw], Values],
         *,
         name: str | None = None,
