@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_ref import Draw, Twin
 from torch_ref.compare import DTYPES, Cases
+from torch_ref.compare.cases import set_of_sizes
 
 CASES = 7
 FLOATING: dict[str, Callable[..., Tensor]] = {
@@ -157,7 +158,14 @@ def test_sizes_lie_in_their_ranges_and_vary() -> None:
         assert 2 <= sizes[2] <= 30
     assert {sizes[0] for sizes in shapes} >= {1}  # the smallest takes its turn
     assert any(sizes[0] % 2 and sizes[0] > 1 for sizes in shapes)
-    assert 3 <= len(set(shapes)) <= 8, "few sets of sizes take turns: each is recorded anew"
+    assert {sizes[::2] for sizes in shapes} >= {(9, 30)}  # and so does the largest
+    assert any(sizes[0] % 2 == 0 for sizes in shapes)
+    assert 6 <= len(set(shapes)) <= 10, "few sets of sizes take turns: each is recorded anew"
+
+
+def test_more_sets_of_sizes_come_as_the_turns_double() -> None:
+    assert [set_of_sizes(turn) for turn in range(10)] == [*range(8), 8, 0]
+    assert [len({set_of_sizes(t) for t in range(n)}) for n in (16, 32, 64, 1024)] == [9, 10, 11, 15]
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
