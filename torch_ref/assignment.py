@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import manual_bp
-from manual_bp.functions import sigmoid_derivative
+from manual_bp.functions import sigmoid, sigmoid_derivative
 from torch_ref.compare.twin import Draw, Twin, Values
 from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
@@ -101,9 +101,14 @@ def _with_z6(values: Values, z6: Tensor, ratio: Tensor) -> Values:
 
 
 def _known_so_far(values: Values) -> Values:
-    """The forward values before b6 and t are chosen, with 0 and 1 in their place."""
-    zero = torch.zeros_like(values["x1"])
-    return manual_values({**values, "b6": zero, "t": zero + 1})
+    """z4, z5 and, with 0 for b6, z6, before b6 and t are chosen.
+
+    Not by `manual_bp.forward`, whose checks and loss would take most of the time of drawing.
+    """
+    x3 = sigmoid(values["w13"] * values["x1"] + values["w23"] * values["x2"] + values["b3"])
+    z4, z5 = (values[f"w3{node}"] * x3 + values[f"b{node}"] for node in (4, 5))
+    paths = values["w36"] * x3 + values["w46"] * sigmoid(z4) + values["w56"] * sigmoid(z5)
+    return {"z4": z4, "z5": z5, "z6": paths}
 
 
 def _far_from_one(draw: Draw) -> Tensor:

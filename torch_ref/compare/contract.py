@@ -182,11 +182,14 @@ def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: bas
     return room.expand(value.shape) if repeated else room
 
 
-def run_manual(twin: Twin, inputs: Values) -> tuple[Values, list[str], list[str]]:
+def run_manual(
+    twin: Twin, inputs: Values, *, thoroughly: bool = True
+) -> tuple[Values, list[str], list[str]]:
     """The manual side's answer on a copy of the inputs, what is wrong with how it came about, and
     what is worth saying.
 
-    It runs twice, the second time where autograd can record nothing.
+    thoroughly: run it twice, the second time where autograd can record nothing, and look for
+        changed inputs.
     """
     given = {name: copy_of(value) for name, value in inputs.items()}
     answer = call(twin, "manual", given)
@@ -197,13 +200,15 @@ def run_manual(twin: Twin, inputs: Values) -> tuple[Values, list[str], list[str]
     if not answer:
         wrong = "manual gave no gradient: it must return dL/d(name) of at least one quantity."
         return {}, [wrong], []
-    breaches = _breaches(answer, given, inputs)
+    breaches = _breaches(answer, given, inputs if thoroughly else {})
     notes = [
         f"manual gave dL/d{name} as a {type(value).__module__}.{type(value).__name__}: it was "
         "converted to a torch.Tensor.".replace("builtins.", "")
         for name, value in answer.items()
         if _convertible(value)
     ]
+    if not thoroughly:
+        return as_tensors(answer, inputs), breaches, notes
     again, reason = _without_autograd(twin, inputs)
     if reason:
         breaches.append(reason)

@@ -32,6 +32,17 @@ PROBABILITY = 1e-9
 BIAS = 0.25  # unit roundoffs
 
 
+def terms(
+    deviation: Tensor, reference: Tensor, bound: Tensor, usable: Tensor, unit_roundoff: float
+) -> tuple[Tensor, Tensor]:
+    """r / e and d / e where an element is usable, 0 elsewhere; tensors of one shape."""
+    size = reference.abs()
+    # No bound counts as smaller than one rounding: a few exact elements must not outweigh all.
+    bound = torch.maximum(bound, unit_roundoff * size)
+    usable = usable & (bound <= size) & (size > 0) & (deviation.abs() <= bound)
+    return torch.where(usable, reference / bound, 0.0), torch.where(usable, deviation / bound, 0.0)
+
+
 @dataclass(frozen=True)
 class Pool:
     """The sums over the elements pooled so far; those of other cases add up."""
@@ -48,16 +59,14 @@ class Pool:
         batched: bool,
     ) -> "Pool":  # fmt: skip
         """Elements of some cases, tensors of one shape; `batched`: cases come first."""
-        if not unit_roundoff or not reference.numel():
+        return Pool.summed(*terms(deviation, reference, bound, usable, unit_roundoff), batched)
+
+    @staticmethod
+    def summed(scaled: Tensor, moved: Tensor, batched: bool) -> "Pool":
+        """The sums of `terms` of some cases; `batched`: cases come first."""
+        if not scaled.numel():
             return Pool()
-        size = reference.abs()
-        # No bound counts as smaller than one rounding: a few exact elements must not outweigh all.
-        bound = torch.maximum(bound, unit_roundoff * size)
-        usable = usable & (bound <= size) & (size > 0) & (deviation.abs() <= bound)
-        scaled = torch.where(usable, reference / bound, 0.0)
-        moved = torch.where(usable, deviation / bound, 0.0)
-        shape = (len(reference), -1) if batched else (1, -1)
-        reach = scaled.abs().reshape(shape).sum(1)
+        reach = scaled.abs().reshape((len(scaled), -1) if batched else (1, -1)).sum(1)
         return Pool(
             float((scaled * moved).sum()),
             float((scaled * scaled).sum()),

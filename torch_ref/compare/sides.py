@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from torch_ref.compare.cases import Batch, widened
+from torch_ref.compare.cases import SHARD, Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
 from torch_ref.compare.pooled import pull
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
@@ -42,6 +43,26 @@ class Sides:
     kinks: Tensor | None
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What both sides say to a batch as they are, before any graph is walked; by name.
+
+    wide: the inputs in float64. answer: the hand's where it can be compared, in the dtype under
+        test; expected: in float64, None where it fails there. known: autograd's, in float64.
+    order, problems, failures, notes: all that the hand gave, why some of it cannot be compared,
+        what is wrong with how it came about, and what is worth saying.
+    """
+
+    wide: Values
+    answer: Values
+    expected: Values | None
+    known: Values
+    order: tuple[str, ...]
+    problems: dict[str, str]
+    failures: list[str]
+    notes: list[str]
+
+
 @dataclass
 class Recorder:
     """Runs and records both sides, and keeps the graphs of shapes it has met.
@@ -70,16 +91,34 @@ class Recorder:
 
     def sides(self, batch: Batch) -> Sides:
         """Both sides on a batch; quantities that cannot be compared are left out, and said."""
+        answers = self.answers(batch)
+        self.take(answers)
+        return self.bounded(batch, answers)
+
+    def answers(self, batch: Batch) -> Answers:
+        """Both sides' numbers."""
         inputs, wide = batch.inputs, widened(batch.inputs)
-        answer, breaches, notes = run_manual(self.twin, inputs)
+        thoroughly = not batch.batched or _now_and_then(batch.first // SHARD)
+        answer, breaches, notes = run_manual(self.twin, inputs, thoroughly=thoroughly)
         known = gradients_by_autograd(self.twin.reference, wide)
         problems = check_answer(answer, known, inputs)
-        self.failures |= dict.fromkeys([*breaches, *problems.values()])
-        self.order |= dict.fromkeys(answer)
-        self.refused |= {name for name in problems if name in known}
-        self.notes |= dict.fromkeys([*notes, *self.twin.notes()])
-        self._say_what_is_missing(answer, known, inputs)
-        names = tuple(name for name in answer if name not in problems)
+        fit = {name: value for name, value in answer.items() if name not in problems}
+        expected = fit if self.dtype == torch.float64 else self._expected(wide, tuple(fit))
+        notes = [*notes, *self.twin.notes()]
+        return Answers(wide, fit, expected, known, tuple(answer), problems, breaches, notes)
+
+    def take(self, answers: Answers) -> None:
+        """Keep what there is to say about a batch's answers."""
+        self.failures |= dict.fromkeys([*answers.failures, *answers.problems.values()])
+        self.order |= dict.fromkeys(answers.order)
+        self.refused |= {name for name in answers.problems if name in answers.known}
+        self.notes |= dict.fromkeys(answers.notes)
+        self._say_what_is_missing(answers)
+
+    def bounded(self, batch: Batch, answers: Answers) -> Sides:
+        """Both sides' bounds; the graphs are recorded where they are not yet."""
+        wide, answer, known = answers.wide, answers.answer, answers.known
+        names = tuple(answer)
         if not names:
             return Sides({}, {}, {}, {}, {}, None)
         cases = batch.count if batch.batched else None
@@ -89,7 +128,7 @@ class Recorder:
         fits = {name: side.decided for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
             fits = self._with_room(wide, reference.values)
-        manual = self._walk_manual(batch, wide, names, cases)
+        manual = self._walk_manual(batch, wide, names, cases, answers.expected)
         return Sides(
             given,
             {
@@ -174,24 +213,26 @@ class Recorder:
             ) from error
 
     def _walk_manual(
-        self, batch: Batch, wide: Values, names: tuple[str, ...], cases: int | None
+        self,
+        batch: Batch,
+        wide: Values,
+        names: tuple[str, ...],
+        cases: int | None,
+        expected: Values | None,
     ) -> Walked | None:
         """The manual side's bounds, or None where it is granted those of the reference."""
         key = (names, layout(wide))
 
-        def manual(values: Values) -> Values:
-            answer = as_tensors(self.twin.manual(values), values)
-            return {name: answer[name] for name in names}
-
         try:
             if key not in self._manual:
-                self._manual[key] = record(manual, _other_numbers(batch, wide))
+                by_hand = partial(self._by_hand, names=names)
+                self._manual[key] = record(by_hand, _other_numbers(batch, wide))
             graph = self._manual[key]
             if graph is None:
                 return None
             arithmetic = Arithmetic.of(self.dtype)
             walked = walk(graph, wide, arithmetic, cases=cases)
-            expected = manual({name: copy_of(value) for name, value in wide.items()})
+            expected = expected or self._by_hand(_copies(wide), names)  # which then says why
             if not self._runs_as_recorded(graph, walked, wide, expected):
                 self._manual[key] = None
                 self._grant("it does other things for other numbers, or leaves torch")
@@ -207,6 +248,27 @@ class Recorder:
             return None
         return walked
 
+    def _by_hand(self, values: Values, names: tuple[str, ...]) -> Values:
+        answer = as_tensors(self.twin.manual(values), values)
+        return {name: answer[name] for name in names}
+
+    def _expected(self, wide: Values, names: tuple[str, ...]) -> Values | None:
+        try:
+            return self._by_hand(_copies(wide), names)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # anything at all can come out of a stranger's code
+            return None
+
+    def graph_of(self, answers: Answers) -> GraphModule:
+        """The reference's graph for these quantities and this layout. Raises KeyError."""
+        return self._reference[tuple(answers.answer), layout(answers.wide)]
+
+    def recorded(self, answers: Answers) -> bool:
+        """Whether both graphs are there for these quantities and this layout, as one each."""
+        key = (tuple(answers.answer), layout(answers.wide))
+        return not self.branches and key in self._reference and self._manual.get(key) is not None
+
     def _runs_as_recorded(
         self, graph: GraphModule, walked: Walked, wide: Values, expected: Values
     ) -> bool:
@@ -216,14 +278,14 @@ class Recorder:
             return True
         return self.dtype != torch.float64 and _faithful(walk(graph, wide, FLOAT64), expected)
 
-    def _say_what_is_missing(self, answer: Values, known: Values, inputs: Values) -> None:
+    def _say_what_is_missing(self, answers: Answers) -> None:
         self.missing |= dict.fromkeys(
-            name for name in inputs if name in known and name not in answer
+            name for name in answers.wide if name in answers.known and name not in answers.order
         )
         if self._missing_said:
             return
         self._missing_said = True
-        for name in unused(self.twin.reference, widened(inputs)):
+        for name in unused(self.twin.reference, answers.wide):
             self._note(
                 f"The loss does not depend on {name} as the reference returns it, so dL/d{name} is "
                 "0: return the very tensor that goes on into the loss."
@@ -237,6 +299,15 @@ class Recorder:
 
     def _note(self, text: str) -> None:
         self.notes[text] = None
+
+
+def _now_and_then(shard: int) -> bool:
+    """The first two shards of a batched twin, and every 64th."""
+    return shard < 2 or shard % 64 == 0
+
+
+def _copies(values: Values) -> Values:
+    return {name: copy_of(value) for name, value in values.items()}
 
 
 def layout(values: Values) -> tuple[object, ...]:

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_ref.compare.histogram import EMPTY, added, histogram
-from torch_ref.compare.pooled import Pool
+from torch_ref.compare.histogram import EMPTY, WITHIN, added, histogram
+from torch_ref.compare.pooled import Pool, terms
 from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Row
 
 
@@ -39,11 +39,28 @@ class Side:
     def decided(self) -> Tensor:
         return self.value.isfinite() & (self.bound <= self.value.abs() / 2)
 
-    def digits(self, most: float) -> float:
-        """Decimal digits that the bound leaves, each element's between 0 and `most`, summed."""
+    def digits(self, most: float) -> Tensor:
+        """Decimal digits that the bound leaves, between 0 and `most`."""
         relative = torch.where(self.bound == 0, 0.0, self.bound / self.value.abs())
         digits = (-relative.log10()).nan_to_num(nan=0.0).clamp(0.0, most)
-        return float(torch.where(self.value.isfinite(), digits, 0.0).sum())
+        return torch.where(self.value.isfinite(), digits, 0.0)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two sides held against each other, element by element: float64 tensors of one shape.
+
+    judged: difference / tolerance, -1 where undecided; scaled, moved: see `pooled.terms`.
+    """
+
+    manual: Tensor
+    reference: Tensor
+    tolerance: Tensor
+    judged: Tensor
+    digits_manual: Tensor
+    digits_reference: Tensor
+    scaled: Tensor
+    moved: Tensor
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,24 @@ def judge(
         (otherwise it is all one case); most_digits: what the dtype under test can hold;
         unit_roundoff: that of the dtype; kinks: the cases at which a gradient is a convention.
     """
+    found = compare(
+        manual, manual_side, reference_side, reference_in_dtype,
+        fits=fits, most_digits=most_digits, unit_roundoff=unit_roundoff,
+    )  # fmt: skip
+    return tally(name, found, first_case=first_case, batched=batched, kinks=kinks)
+
+
+def compare(
+    manual: Tensor,
+    manual_side: Side,
+    reference_side: Side,
+    reference_in_dtype: Side,
+    *,
+    fits: Tensor | None = None,
+    most_digits: float = 16.0,
+    unit_roundoff: float = 0.0,
+) -> Compared:
+    """What `judge` does element by element."""
     tolerance = manual_side.bound + reference_side.bound
     reference = reference_side.value
     larger = torch.maximum(manual_side.value.abs(), reference.abs())
@@ -139,21 +174,34 @@ def judge(
     ratio = _ratio((manual - reference).abs(), tolerance)
     beyond = (ratio > 1) & tolerance.isfinite() & manual.isfinite() & reference.isfinite()
     decided = (((bounded | lost) & reference_side.decided) | beyond) & ~overflows
-    wrong = decided & (ratio > 1)
-    judged = torch.where(decided, ratio, -1.0)
+    return Compared(
+        manual,
+        reference,
+        tolerance,
+        torch.where(decided, ratio, -1.0),
+        manual_side.digits(most_digits),
+        reference_in_dtype.digits(most_digits),
+        *terms(manual - reference, reference, tolerance, decided & ~lost, unit_roundoff),
+    )
+
+
+def tally(
+    name: str, found: Compared, *, first_case: str, batched: bool, kinks: Tensor | None
+) -> Tally:
+    """What `judge` sums up."""
+    counts = histogram(found.judged)
+    wrong = sum(counts[WITHIN:])
     return Tally(
         name=name,
-        elements=manual.numel(),
-        decided=int(decided.sum()),
-        wrong=int(wrong.sum()),
-        wrong_at_kinks=_at_kinks(wrong, kinks),
-        **_worst(judged, manual, reference, tolerance, first_case, batched),
-        digits_manual=manual_side.digits(most_digits),
-        digits_reference=reference_in_dtype.digits(most_digits),
-        pool=Pool.of(
-            manual - reference, reference, tolerance, decided & ~lost, unit_roundoff, batched
-        ),
-        histogram=histogram(judged),
+        elements=found.judged.numel(),
+        decided=sum(counts),
+        wrong=wrong,
+        wrong_at_kinks=_at_kinks(found.judged > 1, kinks) if wrong else 0,
+        **_worst(found, first_case, batched),
+        digits_manual=float(found.digits_manual.sum()),
+        digits_reference=float(found.digits_reference.sum()),
+        pool=Pool.summed(found.scaled, found.moved, batched),
+        histogram=counts,
     )
 
 
@@ -171,25 +219,22 @@ def _at_kinks(wrong: Tensor, kinks: Tensor | None) -> int:
     return int((per_case & kinks[:, None]).sum())
 
 
-def _worst(
-    ratio: Tensor, manual: Tensor, reference: Tensor, tolerance: Tensor, first_case: str,
-    batched: bool,
-) -> dict[str, Any]:  # fmt: skip
+def _worst(found: Compared, first_case: str, batched: bool) -> dict[str, Any]:
     """The element with the largest ratio, as fields of a Tally."""
-    if not ratio.numel():
+    if not found.judged.numel():
         return {}
-    largest, place = ratio.reshape(-1).max(0)
+    largest, place = found.judged.reshape(-1).max(0)
     at = int(place)
     seed, first = first_case.split(":")
-    shape = tuple(manual.shape[1:]) if batched else tuple(manual.shape)
+    shape = tuple(found.manual.shape[1:]) if batched else tuple(found.manual.shape)
     each = math.prod(shape)
     case = int(first) + at // each if batched else int(first)
     element, left = [], at % each
     for size in reversed(shape):
         element.append(left % size)
         left //= size
-    numbers = {"manual": manual, "reference": reference, "tolerance": tolerance}
-    worst = {key: float(tensor.reshape(-1)[at]) for key, tensor in numbers.items()}
+    numbers = ("manual", "reference", "tolerance")
+    worst = {key: float(getattr(found, key).reshape(-1)[at]) for key in numbers}
     place_in_case = tuple(reversed(element))
     return {
         "worst_ratio": float(largest),

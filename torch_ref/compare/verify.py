@@ -1,7 +1,6 @@
 """verify: draw, run both sides, bound both, judge; batch after batch, in constant memory."""
 
 import contextlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -10,14 +9,16 @@ from typing import Any
 
 import torch
 
+from torch_ref.compare.ahead import ahead
 from torch_ref.compare.cases import Batch, Cases, shapes, widened
+from torch_ref.compare.comparison import Comparison, Found
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
 from torch_ref.compare.report import DIFFER, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
-from torch_ref.compare.sides import Recorder
+from torch_ref.compare.sides import Answers, Recorder
 from torch_ref.compare.twin import Twin, TwinError, Values
-from torch_ref.compare.verdict import Tally, judge
+from torch_ref.compare.verdict import Tally, tally
 
 DTYPES = {
     "float64": torch.float64,
@@ -25,6 +26,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+Looked = tuple[list[Tally], int]  # at a batch; with the number of its cases at kinks
 BATCHED_CASES, SINGLE_CASES = 100_000, 100
 FEW = 32  # cases
 LARGE = 2**18  # numbers in the inputs of a case
@@ -58,11 +60,11 @@ def verify(
     deterministic, or out of memory.
     """
     _check_arguments(twin, cases, dtype, seed)
-    judging = Judge(twin, dtype, as_device(device), int(seed))
+    judging = Judge(twin, dtype, as_device(device), int(seed), int(cases or 0))
     wanted = int(cases) if cases is not None else judging.default_cases
+    threads = torch.get_num_threads()
     with one_thread(judging.small):
-        for batch in judging.cases.batches(wanted):
-            judging.judge(batch)
+        for batch in judging.judge_all(wanted, threads):
             if progress:
                 progress(batch.first + batch.count)
         return judging.report(wanted, explain=explain)
@@ -121,10 +123,14 @@ def one_thread(small: bool) -> Iterator[None]:
 class Judge:
     """Tallies what the batches it is given show, and makes the report."""
 
-    def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int, expected: int = 0
+    ) -> None:
+        """expected: roughly how many cases will come, for it to be worth compiling."""
         self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
         self.cases = Cases(twin, dtype, device, seed)
         self.recorder = Recorder(twin, dtype)
+        self.comparison = Comparison(self.recorder, expected)
         self.arithmetic = Arithmetic.of(dtype)
         self.tallies: dict[str, Tally] = {}
         self.suspects: defaultdict[object, list[Batch]] = defaultdict(list)
@@ -143,6 +149,27 @@ class Judge:
             return True
         sizes = (value.numel() for value in self.cases.case(0).inputs.values())
         return sum(sizes) < LARGE
+
+    def judge_all(self, cases: int, threads: int = 1) -> Iterator[Batch]:
+        """Judge cases 0 to cases - 1, and give the batches that are done, in order.
+
+        The twin's own functions, which may share what they like, run in this thread alone; what can
+        be replayed is in so many others. The verdict is the same for any number of threads.
+        """
+        batches = self.cases.batches(cases)
+        if not self.cases.batched or self.device.type != "cpu":
+            for batch in batches:
+                self.judge(batch)
+                yield batch
+            return
+        answered = ((batch, self.recorder.answers(batch)) for batch in batches)
+        for batch, answers, looked in ahead(self._looked_at, answered, threads):
+            self._take(batch, answers, looked)
+            yield batch
+
+    def _looked_at(self, asked: tuple[Batch, Answers]) -> tuple[Batch, Answers, Looked | None]:
+        found = self.comparison.replayed(asked[1])
+        return *asked, found and self._tallied(asked[0], found)
 
     def judge(self, batch: Batch) -> None:
         """Judge all quantities on a batch; in halves where it does not fit into memory."""
@@ -163,28 +190,26 @@ class Judge:
             self.judge(replace(batch, inputs=part, first=batch.first + start, count=count))
 
     def _judge(self, batch: Batch) -> None:
-        sides = self.recorder.sides(batch)
+        self._take(batch, self.recorder.answers(batch))
+
+    def _tallied(self, batch: Batch, found: Found) -> Looked:
+        compared, kinks = found
+        first_case = f"{self.seed}:{batch.first}"
+        tallies = [
+            tally(name, one, first_case=first_case, batched=batch.batched, kinks=kinks)
+            for name, one in compared.items()
+        ]
+        return tallies, 0 if kinks is None else int(kinks.sum())
+
+    def _take(self, batch: Batch, answers: Answers, looked: Looked | None = None) -> None:
+        self.recorder.take(answers)
+        tallies, kinks = looked or self._tallied(batch, self.comparison(batch, answers))
         self.example = self.example or _first_case(batch)
-        wrong = False
-        if sides.kinks is not None:
-            self.at_kinks += int(sides.kinks.sum())
-        for name, given in sides.manual.items():
-            tally = judge(
-                name,
-                given,
-                sides.manual_side[name],
-                sides.reference[name],
-                sides.reference_in_dtype[name],
-                fits=sides.fits[name],
-                first_case=f"{self.seed}:{batch.first}",
-                batched=batch.batched,
-                most_digits=-math.log10(self.arithmetic.unit_roundoff),
-                unit_roundoff=self.arithmetic.unit_roundoff,
-                kinks=sides.kinks,
-            )
-            before = self.tallies.get(name)
-            self.tallies[name] = before + tally if before else tally
-            wrong = wrong or tally.wrong > 0
+        self.at_kinks += kinks
+        for one in tallies:
+            before = self.tallies.get(one.name)
+            self.tallies[one.name] = before + one if before else one
+        wrong = any(one.wrong for one in tallies)
         self._keep(batch, self.suspects if wrong else self.unsuspected)
 
     def _keep(self, batch: Batch, kept: dict[object, list[Batch]]) -> None:

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,8 +63,7 @@ class Operation:
 
     def on(self, args: Any) -> Any:
         target: Any = self.node.target
-        with torch.no_grad():
-            return target(*args, **self.kwargs)
+        return target(*args, **self.kwargs)
 
     def error(self, place: int) -> Any:
         """The bound on an argument, zeros where it is exact."""
@@ -85,9 +85,14 @@ def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
 
 def name_of(node: Node) -> str:
     """The operation's name without its overload, as in "add"."""
-    if node.target is operator.getitem:
+    return _name_of_target(node.target)
+
+
+@cache
+def _name_of_target(target: Any) -> str:
+    if target is operator.getitem:
         return "getitem"
-    return str(getattr(node.target, "__name__", node.target)).split(".")[0]
+    return str(getattr(target, "__name__", target)).split(".")[0]
 
 
 def floating(value: Any) -> bool:

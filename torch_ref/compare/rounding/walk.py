@@ -42,7 +42,8 @@ def walk(
     walker = _Walker(graph, arithmetic, cases)
     names = graph.meta["inputs"]
     given = bounds or {}
-    values, found = walker.run([inputs[name] for name in names], [given.get(n) for n in names])
+    with torch.no_grad():  # once and not for each operation: that takes a seventh of a small walk
+        values, found = walker.run([inputs[name] for name in names], [given.get(n) for n in names])
     outputs = graph.meta["outputs"]
     return Walked(
         dict(zip(outputs, values, strict=True)),
@@ -65,7 +66,9 @@ class _Walker:
         value: dict[Node, Any] = {}
         bound: dict[Node, Any] = {}
         remaining = iter(zip(flat, flat_bounds, strict=True))
-        last_use = _last_uses(self.graph)
+        if "last uses" not in self.graph.meta:
+            self.graph.meta["last uses"] = _last_uses(self.graph)
+        last_use = self.graph.meta["last uses"]
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining)
@@ -87,8 +90,7 @@ class _Walker:
         kwargs = {name: _looked_up(arg, value) for name, arg in node.kwargs.items()}
         errors = tuple(_errors_of(arg, bound) for arg in node.args)
         target: Any = node.target
-        with torch.no_grad():
-            result = target(*args, **kwargs)
+        result = target(*args, **kwargs)
         inexact = any(_is_some(error) for error in errors)
         if not inexact and not rounds(node) and not has_kinks(node):
             return result, None
