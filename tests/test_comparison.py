@@ -16,6 +16,7 @@ from torch_ref.compare.ahead import ahead
 from torch_ref.compare.cases import SHARD
 from torch_ref.compare.tape import Replay
 from torch_ref.compare.twin import Draw, Values
+from torch_ref.compare.verify import Judge
 
 CASES = 7 * SHARD + 100
 
@@ -124,6 +125,20 @@ def test_the_assignments_twin_replayed(replays: list[bool]) -> None:
     assert len(replays) >= 4
     comparison.MANY = 10**9
     assert replayed == judged(assignment_twin(), torch.float64)
+
+
+@pytest.mark.parametrize(("shard", "caught"), [(0, True), (1, True), (2, False), (64, True)])
+def test_the_hand_runs_twice_on_some_shards_only(shard: int, caught: bool) -> None:
+    """On the others a hand that changes its inputs changes a copy."""
+
+    def manual(values: Values) -> Values:
+        given = small().manual(values)
+        values["x"] += 1
+        return given
+
+    judge = Judge(replace(small(), manual=manual), torch.float64, torch.device("cpu"), 0)
+    judge.judge(judge.cases.batch(shard, 65 * SHARD))
+    assert bool(judge.recorder.failures) == caught
 
 
 def test_without_a_compiler_all_is_as_it_was(

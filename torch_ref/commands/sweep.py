@@ -100,7 +100,8 @@ def _swept(options: argparse.Namespace, found: "Found", ranks: "Ranks") -> "Repo
 
     asked = as_dtype(options.dtype), torch.device(options.device), options.seed
     with bad_input():
-        judge = Judge(found.twin, asked[0], _device_of(ranks, asked[1]), asked[2])
+        device = _device_of(ranks, asked[1])
+        judge = Judge(found.twin, asked[0], device, asked[2], options.cases // ranks.world)
         ledger = _opened(options, found, ranks, judge)
         try:
             _work(judge, ledger, options, ranks)

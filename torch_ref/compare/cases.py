@@ -40,6 +40,13 @@ class Batch:
     count: int
     batched: bool
 
+    @property
+    def thoroughly(self) -> bool:
+        """Whether to check all that a twin must keep to: of a batched one on the first two shards
+        and every 64th."""
+        shard = self.first // SHARD
+        return not self.batched or shard < 2 or shard % 64 == 0
+
 
 class Cases:
     """All cases of a twin for a seed, in one dtype on one device. Raises TwinError."""

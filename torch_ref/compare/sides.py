@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from torch_ref.compare.cases import SHARD, Batch, widened
+from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
 from torch_ref.compare.pooled import pull
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
@@ -98,8 +98,7 @@ class Recorder:
     def answers(self, batch: Batch) -> Answers:
         """Both sides' numbers."""
         inputs, wide = batch.inputs, widened(batch.inputs)
-        thoroughly = not batch.batched or _now_and_then(batch.first // SHARD)
-        answer, breaches, notes = run_manual(self.twin, inputs, thoroughly=thoroughly)
+        answer, breaches, notes = run_manual(self.twin, inputs, thoroughly=batch.thoroughly)
         known = gradients_by_autograd(self.twin.reference, wide)
         problems = check_answer(answer, known, inputs)
         fit = {name: value for name, value in answer.items() if name not in problems}
@@ -299,11 +298,6 @@ class Recorder:
 
     def _note(self, text: str) -> None:
         self.notes[text] = None
-
-
-def _now_and_then(shard: int) -> bool:
-    """The first two shards of a batched twin, and every 64th."""
-    return shard < 2 or shard % 64 == 0
 
 
 def _copies(values: Values) -> Values:
