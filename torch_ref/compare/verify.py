@@ -162,14 +162,30 @@ class Judge:
                 self.judge(batch)
                 yield batch
             return
-        answered = ((batch, self.recorder.answers(batch)) for batch in batches)
+        answered = ((batch, self._answers(batch)) for batch in batches)
         for batch, answers, looked in ahead(self._looked_at, answered, threads):
-            self._take(batch, answers, looked)
+            try:
+                if answers is not None:
+                    self._take(batch, answers, looked)
+            except torch.OutOfMemoryError:
+                answers = None
+            if answers is None:
+                self.judge(batch)
             yield batch
 
-    def _looked_at(self, asked: tuple[Batch, Answers]) -> tuple[Batch, Answers, Looked | None]:
-        found = self.comparison.replayed(asked[1])
-        return *asked, found and self._tallied(asked[0], found)
+    def _answers(self, batch: Batch) -> Answers | None:
+        """None where memory ran out: the batch is then judged in parts."""
+        try:
+            return self.recorder.answers(batch)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _looked_at(
+        self, asked: tuple[Batch, Answers | None]
+    ) -> tuple[Batch, Answers | None, Looked | None]:
+        batch, answers = asked
+        found = answers and self.comparison.replayed(answers)
+        return batch, answers, self._tallied(batch, found) if found else None
 
     def judge(self, batch: Batch) -> None:
         """Judge all quantities on a batch; in halves where it does not fit into memory."""
