@@ -60,8 +60,7 @@ def race(
 
 
 def _repeats(step: Step) -> int:
-    """How many calls make a turn."""
-    step()
+    """How many calls make a turn, for a step that has been called before."""
     return max(1, int(SHORTEST_TURN / _turn(step, 1)))
 
 
