@@ -141,6 +141,16 @@ def test_the_hand_runs_twice_on_some_shards_only(shard: int, caught: bool) -> No
     assert bool(judge.recorder.failures) == caught
 
 
+@pytest.mark.parametrize(("every", "given_up"), [(50, False), (6, False), (4, True), (1, True)])
+def test_replays_end_where_many_have_no_answer(every: int, given_up: bool) -> None:
+    """However long the run: a rare one without must not end them."""
+    judge = Judge(small(), torch.float64, torch.device("cpu"), 0, 10**9)
+    judge.comparison._replays["key"] = future = comparison.Future()
+    for shard in range(10_000):
+        judge.comparison._count("key", answered=shard % every != 0)
+    assert judge.comparison._replays["key"] is (None if given_up else future)
+
+
 def test_without_a_compiler_all_is_as_it_was(
     replays: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

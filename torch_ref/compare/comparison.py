@@ -21,7 +21,8 @@ from torch_ref.compare.verdict import Compared, compare
 from torch_ref.fused.compiler import NoCompilerError
 
 MANY = 3_000_000  # cases from which on compiling, some 15 s the first time, is worth its while
-VAIN = 16  # replays without an answer, after which there are no more
+# A replay without an answer is a debt that so many with one pay off; with too much debt none follow.
+PRICE, MOST_DEBT = 4, 64
 Found = tuple[dict[str, Compared], Tensor | None]  # by quantity, and the cases at kinks
 
 
@@ -32,7 +33,7 @@ class Comparison:
         self.recorder = recorder
         self.many = expected >= MANY
         self._replays: dict[object, Future[Replay] | None] = {}
-        self._vain: Counter[object] = Counter()
+        self._debts: Counter[object] = Counter()
 
     def __call__(self, batch: Batch, answers: Answers) -> Found:
         """How both sides' answers compare."""
@@ -62,15 +63,13 @@ class Comparison:
         except NoCompilerError:
             self._replays[_key(answers)] = None
             return None
-        if outputs is None:
-            self._count_vain(_key(answers))
-            return None
-        return _found(tuple(answers.answer), outputs)
+        self._count(_key(answers), answered=outputs is not None)
+        return None if outputs is None else _found(tuple(answers.answer), outputs)
 
-    def _count_vain(self, key: object) -> None:
-        """A recording that is often of no use costs more than it saves."""
-        self._vain[key] += 1
-        if self._vain[key] == VAIN:
+    def _count(self, key: object, *, answered: bool) -> None:
+        """A recording that is of no use for more than a fifth of the shards costs too much."""
+        self._debts[key] = max(self._debts[key] + (-1 if answered else PRICE), 0)
+        if self._debts[key] > MOST_DEBT:
             self._replays[key] = None
 
     def _directly(self, batch: Batch, answers: Answers) -> Found:
