@@ -21,7 +21,7 @@ from torch_ref.compare.verdict import Compared, compare
 from torch_ref.fused.compiler import NoCompilerError
 
 MANY = 3_000_000  # cases from which on compiling, some 15 s the first time, is worth its while
-# A replay without an answer is a debt that so many with one pay off; with too much debt none follow.
+# A replay without an answer is a debt that so many others pay off; with too much debt none follow.
 PRICE, MOST_DEBT = 4, 64
 Found = tuple[dict[str, Compared], Tensor | None]  # by quantity, and the cases at kinks
 
