@@ -74,3 +74,10 @@ def test_a_peer_that_leaves_a_gradient_out_is_refused() -> None:
     del found["b6"]
     with pytest.raises(AssertionError, match=r"a wrong one: it returns b3, .*are asked for"):
         Judge.of(batch).check("a wrong one", found)
+
+
+def test_the_check_leaves_threads_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To set them makes MKL split small arrays from then on: eager peers would be timed too slow."""
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: pytest.fail("it sets threads"))
+    Judge.of(Batch(10))
+    Judge.of_samples(Batch(10))

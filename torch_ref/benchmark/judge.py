@@ -16,9 +16,11 @@ from torch_ref.benchmark.batch import Batch
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.compare.rounding.linear import growth
-from torch_ref.compare.verify import one_thread
 
-CHUNK = 16_384  # samples that are walked at once: their values fit the cache
+# Samples that are walked at once: they fit the cache, and torch does not split so few over threads.
+# (To tell it not to, by torch.set_num_threads, also tells MKL to split even a hundred numbers over
+# threads from then on: eager peers would be timed up to ten times too slow.)
+CHUNK = 16_384
 Numbers = Mapping[str, Any]
 Quantities = dict[str, Tensor]
 
@@ -46,12 +48,11 @@ class Judge:
         sums: Quantities = {}
         sizes: Quantities = {}
         bounds: Quantities = {}
-        with one_thread(small=True):
-            for values, errors in _walked(batch, ("loss", *manual_bp.PARAMETERS)):
-                for name, value in values.items():
-                    _add(sums, name, value.sum())
-                    _add(sizes, name, value.abs().sum() + errors[name].sum())
-                    _add(bounds, name, errors[name].sum())
+        for values, errors in _walked(batch, ("loss", *manual_bp.PARAMETERS)):
+            for name, value in values.items():
+                _add(sums, name, value.sum())
+                _add(sizes, name, value.abs().sum() + errors[name].sum())
+                _add(bounds, name, errors[name].sum())
         # Of the mean: as a sum of n terms, divided by n before or after (two roundings more, and
         # each term may be flushed to zero); once for each of the two kinds of peer.
         roundings = 2 * (growth(count) + 3) * arithmetic.unit_roundoff
@@ -65,8 +66,7 @@ class Judge:
     @staticmethod
     def of_samples(batch: Batch) -> "Judge":
         """Of all 21 gradients of each sample, shape (size,)."""
-        with one_thread(small=True):
-            parts = list(_walked(batch, None))
+        parts = list(_walked(batch, None))
         names = [name for name in parts[0][0] if name not in ("loss", "t")]
         return Judge(
             {name: torch.cat([values[name] for values, _ in parts]) for name in names},

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     from torch_ref.benchmark.table import print_result
     from torch_ref.report import report_console
 
-    if options.threads is not None:
+    if options.threads not in (None, torch.get_num_threads()):  # to set them is not without effect
         torch.set_num_threads(options.threads)
     console = report_console()
     result = _measured(_plan(options, device))
