@@ -77,7 +77,7 @@ def test_a_peer_that_leaves_a_gradient_out_is_refused() -> None:
 
 
 def test_the_check_leaves_threads_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To set them makes MKL split small arrays from then on: eager peers would be timed too slow."""
+    """To set them makes MKL split small arrays from then on: eager peers would be too slow."""
     monkeypatch.setattr(torch, "set_num_threads", lambda number: pytest.fail("it sets threads"))
     Judge.of(Batch(10))
     Judge.of_samples(Batch(10))
