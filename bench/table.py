@@ -1,4 +1,4 @@
-"""A benchmark run as a Markdown table: `python bench/table.py RUN.json > bench/results/cpu.md`.
+"""A benchmark run as a Markdown table: `python bench/table.py RUN.json`.
 
 RUN.json is what `pytest bench --benchmark-only --benchmark-json=RUN.json` writes.
 """
