@@ -15,8 +15,8 @@ the dtype's unit roundoff (measured on the assignment network, a million cases a
 of it). Curved functions: exp(x + error) is exp(x) (1 + error + error^2/2 ...), of relative mean
 error^2/2; so the mean square of d/r that was seen, sum(d^2 / e^2) / sum(r^2 / e^2), twice that.
 Constants written in the code (0.3 in float32) are off by the same amount in every case: where an
-estimate is too far from 0 it is held against what they alone may do on the first cases, by the same
-weights (`pull`), and nothing is concluded of a hand whose constants cannot be seen.
+estimate is too far from 0 it is held against the estimate that they alone may cause on the first
+cases, and nothing is concluded of a hand whose constants cannot be seen.
 
 r is the reference, e the sum of both bounds. Elements of one case share their rounding errors, so
 each case counts as one term.
@@ -100,13 +100,3 @@ class Pool:
     def biased(self, unit_roundoff: float, by_constants: float = 0.0) -> bool:
         """Whether the estimate is further from 0 than rounding alone may put it."""
         return abs(self.bias) > self.allowed(unit_roundoff) + by_constants
-
-
-def pull(moved: Tensor, reference: Tensor, bound: Tensor, unit_roundoff: float) -> float:
-    """The estimate c where every d is `moved`, towards larger numbers; tensors of one shape."""
-    size = reference.abs()
-    bound = torch.maximum(bound, unit_roundoff * size)
-    usable = (bound <= size) & (size > 0)
-    weighted = torch.where(usable, size * moved / bound.square(), 0.0).sum()
-    squares = torch.where(usable, size.square() / bound.square(), 0.0).sum()
-    return float(weighted / squares) if float(squares) else 0.0

@@ -1,6 +1,5 @@
 """Both sides of a twin on one batch: what each gives, and how far rounding may have moved it."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,7 +11,7 @@ from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
-from torch_ref.compare.pooled import pull
+from torch_ref.compare.pooled import Pool
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.twin import Twin, TwinError, Values
@@ -106,6 +105,11 @@ class Recorder:
         notes = [*notes, *self.twin.notes()]
         return Answers(wide, fit, expected, known, tuple(answer), problems, breaches, notes)
 
+    def forget(self) -> None:
+        """Nothing has been said yet; the graphs stay."""
+        for said in (self.order, self.refused, self.failures, self.notes, self.missing):
+            said.clear()
+
     def take(self, answers: Answers) -> None:
         """Keep what there is to say about a batch's answers."""
         self.failures |= dict.fromkeys([*answers.failures, *answers.problems.values()])
@@ -174,23 +178,28 @@ class Recorder:
         narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
         return walked, narrow
 
-    def pull_of_constants(self, batch: Batch, name: str) -> float:
-        """The relative error of a quantity on a batch that numbers written in the code may cause,
-        weighted as in `pooled`; infinite where those of the hand cannot be seen."""
+    def pulls_of_constants(self, batch: Batch) -> dict[str, float]:
+        """The estimate of `pooled` on a batch if numbers written in the code move each quantity as
+        far up as they can; of no quantity where those of the hand cannot be seen."""
         sides, wide = self.sides(batch), widened(batch.inputs)
         key = (tuple(sides.manual), layout(wide))
-        if name not in sides.manual or (graph := self._manual.get(key)) is None:
-            return math.inf
+        graph = self._manual.get(key)
+        if graph is None:
+            return {}
         arithmetic = Arithmetic.of(self.dtype)
-        by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds[name]
-        by_autograd = walk(self._reference[key], wide, FLOAT64.of_constants_only()).bounds[name]
-        reference, tolerance = sides.reference[name], sides.manual_side[name].bound
-        return pull(
-            by_hand + by_autograd,
-            reference.value,
-            tolerance + reference.bound,
-            arithmetic.unit_roundoff,
-        )
+        by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds
+        by_autograd = walk(self._reference[key], wide, FLOAT64.of_constants_only()).bounds
+        return {
+            name: Pool.of(
+                (by_hand[name] + by_autograd[name]) * reference.value.sign(),
+                reference.value,
+                sides.manual_side[name].bound + reference.bound,
+                torch.ones_like(reference.value, dtype=torch.bool),
+                arithmetic.unit_roundoff,
+                batch.batched,
+            ).bias
+            for name, reference in sides.reference.items()
+        }
 
     def _with_room(self, wide: Values, reference: Values) -> Values:
         """Where the reference does well in the dtype even if its range were ROOM times smaller."""

@@ -1,9 +1,11 @@
 """verify: draw, run both sides, bound both, judge; batch after batch, in constant memory."""
 
 import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
@@ -221,12 +223,24 @@ class Judge:
         self.recorder.take(answers)
         tallies, kinks = looked or self._tallied(batch, self.comparison(batch, answers))
         self.example = self.example or _first_case(batch)
+        self.add(tallies, kinks)
+        wrong = any(one.wrong for one in tallies)
+        self._keep(batch, self.suspects if wrong else self.unsuspected)
+
+    def add(self, tallies: Iterable[Tally], kinks: int) -> None:
+        """Add what some cases showed, so many of them at kinks."""
         self.at_kinks += kinks
         for one in tallies:
             before = self.tallies.get(one.name)
             self.tallies[one.name] = before + one if before else one
-        wrong = any(one.wrong for one in tallies)
-        self._keep(batch, self.suspects if wrong else self.unsuspected)
+
+    def forget(self) -> None:
+        """Begin anew, with nothing left over but what was recorded."""
+        self.tallies.clear()
+        self.suspects.clear()
+        self.unsuspected.clear()
+        self.at_kinks = 0
+        self.recorder.forget()
 
     def _keep(self, batch: Batch, kept: dict[object, list[Batch]]) -> None:
         alike = kept[() if batch.batched else shapes(batch.inputs)]
@@ -272,19 +286,21 @@ class Judge:
     def _row(self, tally: Tally, *, refused: bool) -> Row:
         unit_roundoff = self.arithmetic.unit_roundoff
         biased = not tally.wrong and tally.pool.biased(unit_roundoff)
-        row = tally.row(unit_roundoff, self._pulled_by_constants(tally.name) if biased else 0.0)
+        by_constants = self._pulled_by_constants.get(tally.name, math.inf) if biased else 0.0
+        row = tally.row(unit_roundoff, by_constants)
         if refused:
             row = replace(row, verdict=DIFFER)
         if row.worst_case is None:
             return row
         return replace(row, stratum=self.cases.stratum(int(row.worst_case.split(":")[1])))
 
-    def _pulled_by_constants(self, name: str) -> float:
-        """The common relative error that constants in the code may cause, the mean of some cases;
-        seldom needed, so it is worked out only where there is an error to account for."""
-        few = self.cases.batches(FEW)
-        pulls = [self.recorder.pull_of_constants(batch, name) for batch in few]
-        return sum(pulls) / len(pulls)
+    @cached_property
+    def _pulled_by_constants(self) -> dict[str, float]:
+        """The common relative errors that constants in the code may cause, the mean of some cases;
+        seldom needed, so they are worked out only where there is an error to account for."""
+        pulls = [self.recorder.pulls_of_constants(batch) for batch in self.cases.batches(FEW)]
+        names = set().union(*pulls)
+        return {n: sum(pull.get(n, math.inf) for pull in pulls) / len(pulls) for n in names}
 
 
 def _first_case(batch: Batch) -> Values:

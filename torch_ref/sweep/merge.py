@@ -33,10 +33,7 @@ def merged(judge: Judge, ledger: Ledger) -> Report:
 
 
 def _add(judge: Judge, found: Found) -> None:
-    for name, tally in found.tallies.items():
-        before = judge.tallies.get(name)
-        judge.tallies[name] = before + tally if before else tally
-    judge.at_kinks += found.kinks
+    judge.add(found.tallies.values(), found.kinks)
     recorder = judge.recorder
     recorder.order |= dict.fromkeys(found.order)
     recorder.refused |= set(found.refused)

@@ -55,10 +55,7 @@ class Plan:
         if not cases.batched:
             yield from (cases.case(index) for index in range(first, end))
             return
-        for start in range(first, end, SHARD):
-            count = min(SHARD, end - start)
-            drawn = cases.shard(start // SHARD)
-            yield Batch({n: value[:count] for n, value in drawn.items()}, start, count, True)
+        yield from (cases.batch(start // SHARD, end) for start in range(first, end, SHARD))
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def _number(value: Any) -> Any:
 
 def judged(judge: Judge, plan: Plan, shard: int) -> Found:
     """Judge the cases of one shard, with nothing left over from others but recorded graphs."""
-    _forget(judge)
+    judge.forget()
     for batch in plan.batches(judge.cases, shard):
         judge.judge(batch)
     recorder = judge.recorder
@@ -148,14 +145,3 @@ def judged(judge: Judge, plan: Plan, shard: int) -> Found:
         tuple(recorder.notes),
         tuple(recorder.missing),
     )
-
-
-def _forget(judge: Judge) -> None:
-    judge.tallies.clear()
-    judge.suspects.clear()
-    judge.unsuspected.clear()
-    judge.at_kinks = 0
-    recorder = judge.recorder
-    for said in (recorder.order, recorder.failures, recorder.notes, recorder.missing):
-        said.clear()
-    recorder.refused.clear()
