@@ -18,8 +18,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.json is not None:
-        check_writable(options.json)
+    check_writable(options.json)
     from rich.console import Console
 
     from manual_bp.audit import audit
@@ -27,6 +26,5 @@ def run(options: argparse.Namespace) -> int:
 
     findings = audit()
     print_findings(findings, Console())
-    if options.json is not None:
-        write(options.json, {"findings": [finding.to_dict() for finding in findings]})
+    write(options.json, {"findings": [finding.to_dict() for finding in findings]})
     return AGREE

@@ -16,6 +16,7 @@ from torch_ref.commands.shared import (
     device_option,
     usable_device,
     write,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def run(options: argparse.Namespace) -> int:
     console = report_console()
     result = _measured(_plan(options, device))
     print_result(result, console)
-    if options.json is not None:
-        write(options.json, result)
+    write(options.json, result)
     if options.plot:
         _plot(result, options.plot)
     return DIFFER if any(entry["refused"] for entry in result["entries"]) else AGREE
@@ -186,9 +186,7 @@ def _check_files(options: argparse.Namespace) -> None:
     for path in options.plot:
         if path.suffix.lower() not in (".svg", ".png"):
             raise BadInputError(f"{path}: give a plot's file an ending, .svg or .png.")
-    for path in (*options.plot, options.json):
-        if path is not None:
-            check_writable(path)
+    check_writable(*options.plot, options.json)
     if options.plot and find_spec("matplotlib") is None:
         raise BadInputError(NO_MATPLOTLIB)
 
@@ -196,7 +194,5 @@ def _check_files(options: argparse.Namespace) -> None:
 def _plot(result: dict[str, Any], paths: list[Path]) -> None:
     from torch_ref.benchmark.plot import plot
 
-    try:
+    with written():
         plot(result, paths)
-    except OSError as error:
-        raise BadInputError(f"{error.filename} could not be written: {error.strerror}.") from None

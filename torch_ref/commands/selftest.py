@@ -23,8 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.json is not None:
-        check_writable(options.json)
+    check_writable(options.json)
     from rich.progress import Progress
 
     from torch_ref.report import print_selftest, report_console
@@ -42,6 +41,5 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:  # it needs an extra
         raise BadInputError(str(error)) from None
     print_selftest(result, console)
-    if options.json is not None:
-        write(options.json, result.to_dict())
+    write(options.json, result.to_dict())
     return AGREE if result.ok else DIFFER

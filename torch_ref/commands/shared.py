@@ -42,6 +42,12 @@ def device_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def seed_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="of the random cases (default 0)"
+    )
+
+
 @contextmanager
 def bad_input() -> Iterator[None]:
     """The judge's ValueErrors are about what the user gave: one sentence, no traceback."""
@@ -82,23 +88,42 @@ def as_dtype(name: str) -> "torch.dtype":
     return DTYPES[name]
 
 
-def write(path: Path, result: dict[str, object]) -> None:
+@contextmanager
+def written(path: Path | None = None) -> Iterator[None]:
+    """One sentence where a file, of several the one that the error names, cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        name = path or error.filename
+        raise BadInputError(f"{name} could not be written: {error.strerror}.") from None
+
+
+def write(path: Path | None, result: dict[str, object]) -> None:
+    """The result as JSON, where a file is wanted."""
+    if path is None:
+        return
     from torch_ref.report import write_json
 
-    try:
+    with written(path):
         write_json(path, result)
-    except OSError as error:
-        raise BadInputError(f"{path} could not be written: {error.strerror}.") from None
 
 
-def check_writable(path: Path) -> None:
+def check_writable(*paths: Path | None) -> None:
     """Before any work: a file needs its folder, what is no regular file (a pipe) only itself."""
-    special = path.exists() and not path.is_file()
-    place = path if special else Path(os.path.realpath(path)).parent
-    if path.is_dir() or not (special or place.is_dir()) or not os.access(place, os.W_OK):
-        raise BadInputError(
-            f"{path} cannot be written: give a file in a folder that exists and is yours."
-        )
+    for path in paths:
+        if path is None:
+            continue
+        place = path if is_special(path) else Path(os.path.realpath(path)).parent
+        good = is_special(path) or place.is_dir()
+        if path.is_dir() or not good or not os.access(place, os.W_OK):
+            raise BadInputError(
+                f"{path} cannot be written: give a file in a folder that exists and is yours."
+            )
+
+
+def is_special(path: Path) -> bool:
+    """A pipe, a terminal, /dev/null: there, but no regular file."""
+    return path.exists() and not path.is_file()
 
 
 def exit_code(verdicts: list[str]) -> int:

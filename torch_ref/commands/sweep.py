@@ -22,6 +22,7 @@ from torch_ref.commands.shared import (
     device_option,
     exit_code,
     found_twin,
+    seed_option,
     twin_argument,
     usable_device,
     write,
@@ -62,9 +63,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--dtype", choices=arguments.DTYPES, default="float64", help="default float64"
     )
     device_option(parser)
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=0, help="of the random cases (default 0)"
-    )
+    seed_option(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     parser.set_defaults(run=run)
 
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 
     with bad_input():
         ranks = Ranks.of()
-    if options.json is not None and not ranks.rank:
+    if not ranks.rank:
         check_writable(options.json)
     found = found_twin(options.twin)
     options.device = usable_device(options.device)
@@ -181,5 +180,4 @@ def _show(report: "Report", address: str, options: argparse.Namespace) -> None:
     from torch_ref.report import print_report, report_console
 
     print_report(report, report_console(), shlex.quote(address) if address else "")
-    if options.json is not None:
-        write(options.json, {"reports": [report.to_dict()]})
+    write(options.json, {"reports": [report.to_dict()]})

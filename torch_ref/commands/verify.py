@@ -16,9 +16,12 @@ from torch_ref.commands.shared import (
     device_option,
     exit_code,
     found_twin,
+    is_special,
+    seed_option,
     twin_argument,
     usable_device,
     write,
+    written,
 )
 
 if TYPE_CHECKING:
@@ -48,9 +51,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "(default float64,float32)",
     )
     device_option(parser)
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=0, help="of the random cases (default 0)"
-    )
+    seed_option(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the reports there too")
     parser.add_argument(
         "--report",
@@ -87,8 +88,7 @@ def run(options: argparse.Namespace) -> int:
             )
         print_report(report, console, shlex.quote(found.address) if found.address else "")
         reports.append(report)
-    if options.json is not None:
-        write(options.json, {"reports": [report.to_dict() for report in reports]})
+    write(options.json, {"reports": [report.to_dict() for report in reports]})
     if options.report is not None:
         _write_page(options.report, reports, found.address)
     return exit_code([report.verdict for report in reports])
@@ -96,30 +96,22 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_files(json: Path | None, page: Path | None) -> None:
     """Before any work: what is to be written can be."""
-    from torch_ref.report.html import MISSING, is_missing
-
-    for path in (json, page):
-        if path is not None:
-            check_writable(path)
+    check_writable(json, page)
     if page is None:
         return
+    from torch_ref.report.html import MISSING, is_missing
+
     if is_missing():
         raise BadInputError(MISSING)
-    if json is not None and page.resolve() == json.resolve() and not _special(page):
+    if json is not None and page.resolve() == json.resolve() and not is_special(page):
         raise BadInputError(f"{page} cannot be both the page and the JSON: give two files.")
-
-
-def _special(path: Path) -> bool:
-    return path.exists() and not path.is_file()
 
 
 def _write_page(path: Path, reports: "list[Report]", address: str) -> None:
     from torch_ref.report.html import write_html
 
-    try:
+    with written(path):
         write_html(path, reports, address)
-    except OSError as error:
-        raise BadInputError(f"{path} could not be written: {error.strerror}.") from None
 
 
 def _advance(bar: "Progress", task: "TaskID", done: int) -> None:

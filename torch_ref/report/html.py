@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch_ref.report.files import write_whole
 from torch_ref.report.machine import device_name, machine, versions
 from torch_ref.report.view import WORDS, Detail, section, shown, sign
-from torch_ref.report.words import sentence
+from torch_ref.report.words import sentence, worst_verdict
 
 if TYPE_CHECKING:
     import jinja2
@@ -62,10 +62,9 @@ def html_fragment(report: "Report") -> str:
 
 def _page(reports: "Sequence[Report]", address: str | None, detail: Detail) -> str:
     first = reports[0]
-    verdicts = [report.verdict for report in reports]
     return _environment().get_template("page.html").render(
         sentence=sentence(reports),
-        verdict=next(v for v in ("differ", "undecided", "agree") if v in verdicts),
+        verdict=worst_verdict(reports),
         twin=first.twin,
         sections=[section(r, address, detail, f"r{at}") for at, r in enumerate(reports)],
         facts={

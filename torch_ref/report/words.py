@@ -13,8 +13,7 @@ MOST_NAMES = 3  # in the sentence that says all
 
 def sentence(reports: "Sequence[Report]") -> str:
     """The verdict on one twin, in however many dtypes, in one sentence."""
-    verdicts = [report.verdict for report in reports]
-    worst = next(v for v in ("differ", "undecided", "agree") if v in verdicts)
+    worst = worst_verdict(reports)
     chosen = [report for report in reports if report.verdict == worst]
     first, twin = chosen[0], f"“{chosen[0].twin}”"
     where = "" if len(chosen) == len(reports) else f" in {_listed([r.dtype for r in chosen])}"
@@ -30,6 +29,12 @@ def sentence(reports: "Sequence[Report]") -> str:
     names = [f"dL/d{name}" for name in first.mistakes]
     enters = "the mistake enters" if len(names) == 1 else "mistakes enter"
     return f"The {wrong} of {twin} is wrong{where}: {enters} at {_listed(names)}."
+
+
+def worst_verdict(reports: "Sequence[Report]") -> str:
+    """ "differ" where any of them does, else "undecided" where any is, else "agree"."""
+    verdicts = [report.verdict for report in reports]
+    return next(v for v in ("differ", "undecided", "agree") if v in verdicts)
 
 
 def summary(report: "Report") -> str:
