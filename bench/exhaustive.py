@@ -14,7 +14,6 @@ under test, right to better than 10^-6 of a float32 ulp; infinity counts as 2^12
 import argparse
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from manual_bp import functions
+from torch_ref.report.files import write_whole
 from torch_ref.sweep.lines import Appender, parsed, whole_lines
 
 PATTERNS, CHUNK = 2**32, 2**20
@@ -221,9 +221,7 @@ def main() -> None:
     found["vectors"] = torch.backends.cpu.get_cpu_capability()
     print("\n".join(told(found)))
     found["functions"] = {name: asdict(one) for name, one in found["functions"].items()}
-    beside = RESULT.with_suffix(".part")
-    beside.write_text(json.dumps(found, indent=1) + "\n")
-    os.replace(beside, RESULT)
+    write_whole(RESULT, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

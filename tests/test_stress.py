@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_ref import Draw, Twin, verify
 from torch_ref.compare import STRESS, Cases
-from torch_ref.compare.contract import copy_of
+from torch_ref.compare.layout import copy_of
 from torch_ref.compare.stress import CHANGES, stressed
 
 Values = dict[str, Tensor]

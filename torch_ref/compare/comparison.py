@@ -14,8 +14,9 @@ from dataclasses import fields, replace
 from torch import Tensor
 
 from torch_ref.compare.cases import SHARD, Batch
+from torch_ref.compare.layout import layout
 from torch_ref.compare.rounding import Arithmetic
-from torch_ref.compare.sides import Answers, Recorder, layout
+from torch_ref.compare.sides import Answers, Recorder
 from torch_ref.compare.tape import CannotRecordError, Replay, record
 from torch_ref.compare.verdict import Compared, compare
 from torch_ref.fused.compiler import NoCompilerError

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_ref.compare.layout import copy_of
 from torch_ref.compare.reference import gradients_by_autograd, same_answers
 from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
 
@@ -168,18 +169,6 @@ def check_reference(twin: Twin, inputs: Values) -> None:
         raise TwinError(
             f"{twin.name}: autograd cannot differentiate the reference: {told(error)}."
         ) from error
-
-
-def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: base) -> Tensor:
-    """The same numbers in memory of their own, laid out alike, repeated slices included; with a
-    `change`, numbers of the same shape made from them."""
-    repeated = [axis for axis, stride in enumerate(value.stride()) if stride == 0]
-    base = value
-    for axis in repeated:
-        base = base.narrow(axis, 0, min(1, base.shape[axis]))
-    room = torch.empty_strided(base.shape, base.stride(), dtype=base.dtype, device=base.device)
-    room.copy_(change(base))
-    return room.expand(value.shape) if repeated else room
 
 
 def run_manual(

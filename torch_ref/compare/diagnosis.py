@@ -16,10 +16,11 @@ from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence, explain
+from torch_ref.compare.layout import layout
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
-from torch_ref.compare.sides import Recorder, Sides, layout
+from torch_ref.compare.sides import Recorder, Sides
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 from torch_ref.compare.witness import who_is_wrong

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.cases import widened
-from torch_ref.compare.contract import copy_of, told
+from torch_ref.compare.contract import told
+from torch_ref.compare.layout import copy_of
 from torch_ref.compare.through_autograd import (
     behind_gradients,
     floating,

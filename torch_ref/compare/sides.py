@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
-from torch_ref.compare.contract import as_tensors, check_answer, copy_of, run_manual, told
+from torch_ref.compare.contract import as_tensors, check_answer, run_manual, told
+from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
@@ -311,11 +312,6 @@ class Recorder:
 
 def _copies(values: Values) -> Values:
     return {name: copy_of(value) for name, value in values.items()}
-
-
-def layout(values: Values) -> tuple[object, ...]:
-    """What a recorded graph depends on besides the numbers."""
-    return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
 
 
 def _other_numbers(batch: Batch, wide: Values) -> Values:

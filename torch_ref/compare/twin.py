@@ -117,8 +117,8 @@ class Twin:
         *,
         name: str | None = None,
     ) -> "Twin":
-        """A twin whose reference is a module; see `torch_ref.compare.builders.from_module`."""
-        from torch_ref.compare.builders import from_module
+        """A twin whose reference is a module; see `torch_ref.compare.from_module`."""
+        from torch_ref.compare.from_module import from_module
 
         return from_module(module, loss, manual, inputs, name=name)
 
@@ -130,7 +130,7 @@ class Twin:
         *,
         name: str | None = None,
     ) -> "Twin":
-        """A twin of a custom Function; see `torch_ref.compare.builders.from_function`."""
-        from torch_ref.compare.builders import from_function
+        """A twin of a custom Function; see `torch_ref.compare.from_function`."""
+        from torch_ref.compare.from_function import from_function
 
         return from_function(apply, reference, inputs, name=name)

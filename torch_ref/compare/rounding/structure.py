@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from torch_ref.compare.layout import laid_out_as
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, rounding
 from torch_ref.compare.twin import TwinError
 
@@ -28,16 +29,8 @@ def structural(operation: Operation) -> Bound:
     if operation.name in ("view", "_unsafe_view"):  # a bound may lie in memory in another order
         return args[0].reshape(operation.args[1])
     if operation.name.startswith("as_strided"):
-        args[0] = _laid_out_as(operation.args[0], args[0])
+        args[0] = laid_out_as(operation.args[0], args[0])
     return operation.on(args)
-
-
-def _laid_out_as(value: Tensor, bound: Tensor) -> Tensor:
-    """The bound in memory as its value lies there; slices that repeat are one."""
-    once = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.stride())
-    like, numbers = value[once], bound[once]
-    room = torch.empty_strided(like.shape, like.stride(), dtype=bound.dtype, device=bound.device)
-    return room.copy_(numbers).expand(value.shape)
 
 
 def conversion(operation: Operation) -> Bound:

@@ -1,0 +1,38 @@
+"""How tensors lie in memory: copies that lie as the original does, repeated slices included."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torch_ref.compare.twin import Values
+
+
+def layout(values: Values) -> tuple[object, ...]:
+    """What a recorded graph depends on besides the numbers."""
+    return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
+
+
+def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: base) -> Tensor:
+    """The same numbers in memory of their own, laid out alike; with a `change`, numbers of the same
+    shape made from them."""
+    return laid_out_as(value, change(_once(value, value)))
+
+
+def laid_out_as(value: Tensor, numbers: Tensor) -> Tensor:
+    """Numbers of the value's shape, in memory as the value lies there; slices that repeat are one.
+
+    numbers: of that shape, or with one slice where the value repeats it.
+    """
+    like = _once(value, value)
+    room = torch.empty_strided(like.shape, like.stride(), dtype=numbers.dtype, device=value.device)
+    room.copy_(_once(value, numbers))
+    return room if room.shape == value.shape else room.expand(value.shape)
+
+
+def _once(value: Tensor, numbers: Tensor) -> Tensor:
+    """The first of each slice that the value repeats."""
+    for axis, stride in enumerate(value.stride()):
+        if stride == 0:
+            numbers = numbers.narrow(axis, 0, min(1, numbers.shape[axis]))
+    return numbers
