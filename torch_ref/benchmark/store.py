@@ -10,10 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from torch_ref.report.json import json_format
 from torch_ref.report.machine import processor
 
 Result = dict[str, Any]
-FORMAT = "gradtwin bench 1"
+FORMAT = json_format("bench")
 PACKAGES = ("torch", "numpy", "jax", "jaxlib", "gradtwin")
 
 

@@ -26,5 +26,5 @@ def run(options: argparse.Namespace) -> int:
 
     findings = audit()
     print_findings(findings, Console())
-    write(options.json, {"findings": [finding.to_dict() for finding in findings]})
+    write(options.json, "audit", {"findings": [finding.to_dict() for finding in findings]})
     return AGREE

@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
     console = report_console()
     result = _measured(_plan(options, device))
     print_result(result, console)
-    write(options.json, result)
+    write(options.json, "bench", result)
     if options.plot:
         _plot(result, options.plot)
     return DIFFER if any(entry["refused"] for entry in result["entries"]) else AGREE

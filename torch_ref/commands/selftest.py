@@ -41,5 +41,5 @@ def run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:  # it needs an extra
         raise BadInputError(str(error)) from None
     print_selftest(result, console)
-    write(options.json, result.to_dict())
+    write(options.json, "selftest", result.to_dict())
     return AGREE if result.ok else DIFFER

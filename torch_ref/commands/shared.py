@@ -98,14 +98,14 @@ def written(path: Path | None = None) -> Iterator[None]:
         raise BadInputError(f"{name} could not be written: {error.strerror}.") from None
 
 
-def write(path: Path | None, result: dict[str, object]) -> None:
-    """The result as JSON, where a file is wanted."""
+def write(path: Path | None, kind: str, result: dict[str, object]) -> None:
+    """The result as JSON, where a file is wanted, in one of the forms of report/schema.json."""
     if path is None:
         return
-    from torch_ref.report import write_json
+    from torch_ref.report import json_format, write_json
 
     with written(path):
-        write_json(path, result)
+        write_json(path, {"format": json_format(kind), **result})
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -180,4 +180,4 @@ def _show(report: "Report", address: str, options: argparse.Namespace) -> None:
     from torch_ref.report import print_report, report_console
 
     print_report(report, report_console(), shlex.quote(address) if address else "")
-    write(options.json, {"reports": [report.to_dict()]})
+    write(options.json, "verify", {"reports": [report.to_dict()]})

@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> int:
             )
         print_report(report, console, shlex.quote(found.address) if found.address else "")
         reports.append(report)
-    write(options.json, {"reports": [report.to_dict() for report in reports]})
+    write(options.json, "verify", {"reports": [report.to_dict() for report in reports]})
     if options.report is not None:
         _write_page(options.report, reports, found.address)
     return exit_code([report.verdict for report in reports])

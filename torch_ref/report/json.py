@@ -5,6 +5,14 @@ from pathlib import Path
 
 from torch_ref.report.files import write_whole
 
+SCHEMA = Path(__file__).with_name("schema.json")  # what every command writes, and what it means
+VERSION = 1
+
+
+def json_format(kind: str) -> str:
+    """What stands under "format", by which a reader knows the form: "gradtwin verify 1"."""
+    return f"gradtwin {kind} {VERSION}"
+
 
 def write_json(path: str | Path, result: dict[str, object]) -> None:
     """Write dicts, lists, strings and numbers; those that are not finite become strings.
