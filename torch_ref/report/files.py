@@ -23,14 +23,15 @@ def write_whole(path: str | Path, text: str) -> None:
         with open(path, "w", encoding="utf-8") as pipe:
             pipe.write(text)
     else:
-        _replace(target, text)
+        replace_file(target, text.encode())
 
 
-def _replace(target: Path, text: str) -> None:
-    """The text in a file beside the target, which then takes its name."""
+def replace_file(path: Path, content: bytes) -> None:
+    """The content in a file beside the path's, which then takes its name. Raises OSError."""
+    target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        beside.write_bytes(content)
         beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
