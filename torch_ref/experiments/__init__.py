@@ -1,1 +1,17 @@
-"""The module at work on real data; needs the extra `experiments`. Names are taken from the files."""
+"""The module at work on real data; needs the extra `experiments`."""
+
+from torch_ref.experiments.data import Series, SeriesError, log_returns, sp500
+from torch_ref.experiments.protocol import PROTOCOL, RECIPES, Protocol
+from torch_ref.experiments.run import Result, volatility
+
+__all__ = [
+    "PROTOCOL",
+    "RECIPES",
+    "Protocol",
+    "Result",
+    "Series",
+    "SeriesError",
+    "log_returns",
+    "sp500",
+    "volatility",
+]

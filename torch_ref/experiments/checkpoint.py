@@ -34,7 +34,7 @@ def save(path: Path, state: dict[str, Any], identity: dict[str, Any]) -> None:
 
 
 def load(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The state of the run `identity`. Raises CheckpointError: not there, damaged, another run's."""
+    """The state of the run `identity`. Raises CheckpointError: none there, damaged, another's."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -54,6 +54,11 @@ class Series:
         return self.returns * self.returns
 
     @property
+    def test(self) -> int:
+        """How many returns come after the training years."""
+        return len(self.returns) - self.train
+
+    @property
     def learnt(self) -> Array:
         """The days that a loss is trained on, as indices: after the burn-in, return not zero."""
         return self._with_return(BURN_IN, self.train)

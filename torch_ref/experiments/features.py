@@ -13,7 +13,8 @@ class Feature:
 
     decay: what a day keeps of the weight of the day after it, in (0, 1); 0.94 is RiskMetrics'.
     leverage: how much more a loss counts than a gain, from 0 (squared returns: they count alike)
-    to 1 (gains count nothing), as in APARCH (Ding, Granger, Engle, J. Empirical Finance 1(1), 1993).
+    to 1 (gains count nothing), as in APARCH (Ding, Granger, Engle, J. Empirical Finance 1(1),
+    1993).
     """
 
     decay: float
@@ -36,7 +37,7 @@ class Feature:
 
 
 def weighted_mean(shocks: Array, decay: float) -> Array:
-    """m[i] = decay m[i - 1] + (1 - decay) shocks[i - 1], shape (n,); up to BURN_IN the mean there."""
+    """m[i] = decay m[i - 1] + (1 - decay) shocks[i - 1], shape (n,); to BURN_IN the mean there."""
     means = np.full(shocks.shape, shocks[:BURN_IN].mean())
     for day in range(BURN_IN + 1, len(shocks)):
         means[day] = decay * means[day - 1] + (1 - decay) * shocks[day - 1]
@@ -44,7 +45,7 @@ def weighted_mean(shocks: Array, decay: float) -> Array:
 
 
 def network_inputs(series: Series, features: tuple[Feature, Feature]) -> Array:
-    """x1 and x2, shape (n, 2): the features, of mean 0 and deviation 1 over the days learnt from."""
+    """x1 and x2, shape (n, 2): the features, of mean 0 and deviation 1 over the days learnt."""
     columns = np.stack([feature.of(series.returns) for feature in features], axis=-1)
     learnt = columns[series.learnt]
     scaled: Array = (columns - learnt.mean(axis=0)) / learnt.std(axis=0)

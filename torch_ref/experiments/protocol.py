@@ -7,9 +7,9 @@ The test years, 2014 to 2018, were not evaluated for any network while choosing.
 baselines' figures were known, among them that GJR-GARCH does better than GARCH(1,1) there; that it
 does so in the validation years as well, 1.5402 against 1.5938, can be seen without them.
 
-Features, 48 pairs of logarithms of exponentially weighted means of past shocks: pairs of a short
+Features, 47 pairs of logarithms of exponentially weighted means of past shocks: pairs of a short
 symmetric mean and a longer one in which losses count more came first, with 1.520 to 1.523 for
-twelve neighbouring pairs; the lowest, 1.5199, is taken. Other pairs reached 1.541 (two leveraged
+eleven neighbouring pairs; the lowest, 1.5199, is taken. Other pairs reached 1.541 (two leveraged
 means) and 1.550 (decay 0.94 for both).
 
 Optimizer: L-BFGS with 3, 10 and 30 steps of up to 20 iterations gave 1.5199 each, so it has

@@ -82,7 +82,8 @@ def run_as_rank(folder: Path, rank: int) -> None:
         "gloo", init_method=store, timeout=wait, rank=rank, world_size=WORLD
     )
     read = _read(folder / "descent.safetensors")
-    given = Descent(**{**read, "learning_rate": read["learning_rate"].item()})
+    rate = read.pop("learning_rate").item()
+    given = Descent(**read, learning_rate=float(rate))
     net = AssignmentNet(dtype=torch.float64)
     net.load_state_dict(named(given.start))
     parallel = DistributedDataParallel(net)

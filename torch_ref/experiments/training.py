@@ -84,8 +84,8 @@ class Training:
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        before = self.optimizer.step(closure)  # type: ignore[arg-type]
-        self.curves[self.restart, self.step] = before.item()
+        before = self.optimizer.step(closure)  # type: ignore[arg-type]  # torch's says float
+        self.curves[self.restart, self.step] = torch.as_tensor(before).detach()
         self.step += 1
         if self.step == self.recipe.steps:
             self._judge()

@@ -1,0 +1,118 @@
+"""The trained network as others run it: torch.export, torch.compile, ONNX under onnxruntime.
+
+Each must give what the module gives, up to what rounding can do to either: twice the bound that
+running error analysis of the forward pass gives for every output, so no tolerance is chosen.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+
+from torch_ref.compare.reference import record
+from torch_ref.compare.rounding import Arithmetic, walk
+
+ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One other form of a network: its largest relative difference, and the share of the bound."""
+
+    name: str
+    difference: float
+    used: float
+
+    @property
+    def agrees(self) -> bool:
+        return self.used <= 1  # never of NaN
+
+
+def missing_for_onnx() -> list[str]:
+    """The packages of the extra `onnx` that are not installed."""
+    return [name for name in ONNX_NEEDS if find_spec(name) is None]
+
+
+def exported(net: nn.Module, x: Tensor) -> nn.Module:
+    """By torch.export, for a batch of any size; x: shape (n, 2), n > 1."""
+    program = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    return program.module()
+
+
+def onnx_bytes(net: nn.Module, x: Tensor) -> bytes:
+    """The network as an ONNX file: input `x`, float64 (batch, 2), output `variance`, (batch,)."""
+    with _quiet():
+        program = torch.onnx.export(
+            net,
+            (x,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["x"],
+            output_names=["variance"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+        assert program is not None  # it is None for the old exporter only
+        content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def run_onnx(content: bytes, x: Tensor) -> Tensor:
+    """What onnxruntime computes on the CPU; shape (n,)."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (variance,) = session.run(["variance"], {"x": x.numpy()})
+    return torch.as_tensor(variance)
+
+
+def copies(net: nn.Module, x: Tensor, onnx: bytes | None = None) -> list[Copy]:
+    """Each form of the network against the module on x of shape (n, 2), ONNX where it is given."""
+    with torch.no_grad():
+        found = {
+            "torch.export": exported(net, x)(x),
+            "torch.compile": torch.compile(net)(x),
+        }
+        if onnx is not None:
+            found["ONNX, onnxruntime"] = run_onnx(onnx, x)
+        return compared(net, x, found)
+
+
+def compared(net: nn.Module, x: Tensor, found: dict[str, Tensor]) -> list[Copy]:
+    """Outputs of shape (n,), by name, against the module's."""
+    with torch.no_grad():
+        right, bound = net(x), 2 * _rounding(net, x)
+    return [
+        Copy(
+            name,
+            ((output - right).abs() / right.abs()).max().item(),
+            ((output - right).abs() / bound).max().item(),
+        )
+        for name, output in found.items()
+    ]
+
+
+def _rounding(net: nn.Module, x: Tensor) -> Tensor:
+    graph = record(lambda values: {"output": net(values["x"])}, {"x": x})
+    return walk(graph, {"x": x}, Arithmetic.of(x.dtype)).bounds["output"]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks of its own parts, on every channel; what fails still raises."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
