@@ -55,12 +55,6 @@ def test_version_is_that_of_the_package() -> None:
     assert done.stdout.strip() == f"gradtwin {version('gradtwin')}"
 
 
-def test_ci_runs_the_readme_line() -> None:
-    readme = (ROOT / "README.md").read_text().splitlines()
-    (command,) = [line.strip() for line in readme if line.endswith("-m pytest -q")]
-    assert command in (ROOT / ".ci" / "run").read_text()
-
-
 def test_the_layout_names_every_file() -> None:
     layout = (ROOT / "CONTRIBUTING.md").read_text().partition("## The checks")[0]
     # folders of files that are all alike
@@ -80,20 +74,6 @@ def test_the_constraints_pin_the_plain_torch() -> None:
     pins = (ROOT / "constraints.txt").read_text().split()
     assert "torch==2.13.0" in pins
     assert not [pin for pin in pins if "+" in pin.partition("==")[2]]
-
-
-def test_the_readme_examples_run() -> None:
-    """The blocks marked python, one after the other, on a batch of random inputs."""
-    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
-    code = "\n".join(block.partition("```")[0] for block in blocks)
-    start = (
-        "import numpy as np, torch\n"
-        "x1, x2, t = np.ones(8), np.zeros(8), np.full(8, 2.0)\n"
-        "x = torch.zeros(8, 2)\n"
-    )
-    code = code.replace("\nnet = ", "\nt = torch.ones(8)\nnet = ")
-    done = python("-W", "error", "-c", start + code)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_hooks_run_without_an_activated_environment(tmp_path: Path) -> None:
