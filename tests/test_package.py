@@ -31,7 +31,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_both_packages_and_nothing_else(published: Path) -> None:
     (wheel,) = published.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
     ours = [path for package in ("manual_bp", "torch_ref") for path in ROOT.glob(f"{package}/**/*")]
     files = {
         str(path.relative_to(ROOT))
@@ -46,7 +47,8 @@ def test_the_wheel_holds_both_packages_and_nothing_else(published: Path) -> None
 
 def test_the_sdist_can_be_tested(published: Path) -> None:
     (sdist,) = published.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {"README.md", "GUIDE.md", "CHANGELOG.md", "LICENSE", "constraints.txt", "conftest.py"}
     assert wanted <= names
     assert {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")} <= names

@@ -6,11 +6,11 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from torch_ref.commands import audit, bench, new, replay, selftest, sweep, verify
+from torch_ref.commands import audit, bench, experiment, new, replay, selftest, sweep, verify
 from torch_ref.commands.shared import BAD_INPUT, CLOSED, EXIT_CODES, FAULT, STOPPED, BadInputError
 
 # in the order in which --help lists them
-COMMANDS = (verify, replay, new, audit, sweep, selftest, bench)
+COMMANDS = (verify, replay, new, audit, sweep, selftest, bench, experiment)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
