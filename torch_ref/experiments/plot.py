@@ -43,14 +43,15 @@ def _draw_forecasts(axes: Axes, result: Result) -> None:
     axes.set_ylim(bottom=max(series.variance[days].min(), 1e-4))
     axes.set_ylabel("variance of a day, percent²")
     axes.set_title(f"{series.name}: forecast of the day before, and what came", loc="left")
-    axes.legend(loc="lower left", frameon=False, ncols=3, fontsize=8)
+    axes.legend(loc="lower left", fontsize=8, edgecolor="none")
     clear(axes)
 
 
 def _draw_learning(axes: Axes, result: Result) -> None:
-    """Every restart's loss, the one that was kept in front."""
+    """Every restart's loss above the lowest, the one that was kept in front; 0 has no logarithm."""
     curves = result.curves.numpy()
     best = int(np.nanargmin(curves[:, -1]))
+    curves = curves - np.nanmin(curves)
     for restart, curve in enumerate(curves):
         kept = restart == best
         axes.plot(
@@ -59,7 +60,8 @@ def _draw_learning(axes: Axes, result: Result) -> None:
             label=f"restart {restart}, kept" if kept else None,
         )  # fmt: skip
     axes.set_xlabel(f"step of {result.protocol.recipe.optimizer}")
-    axes.set_ylabel("training loss (QLIKE)")
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_ylabel("training loss (QLIKE)\nabove the lowest reached")
     axes.set_title(f"learning from {len(curves)} random starts", loc="left")
     axes.legend(frameon=False, fontsize=8)
     clear(axes)
