@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from torch_ref.report.words import remarks, replay_command, share, summary
 
@@ -26,19 +28,19 @@ def print_report(report: "Report", console: Console, address: str = "") -> None:
     address: the twin as the command line names it, for the command that replays a case; "" for
     the assignment's.
     """
-    table = Table(title=_title(report), title_justify="left", box=None, header_style="bold")
-    table.add_column("gradient", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    table = Table(title=escape(_title(report)), title_justify="left", box=None, header_style="bold")
+    table.add_column("gradient", overflow="fold")  # a long name is broken, a number never
+    table.add_column("verdict")
     for heading in ("digits\nby hand", "digits\nautograd", "rounding\nused", "undecided"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("worst case")
+    table.add_column("worst case", overflow="fold")
     for row in report.rows:
-        table.add_row(f"dL/d{row.name}", _row_verdict(row, report), *_numbers(row))
+        table.add_row(f"dL/d{escape(row.name)}", _row_verdict(row, report), *_numbers(row))
     console.print(table)
     for reason in (*report.failures, *report.notes, *remarks(report)):
         console.print(reason, highlight=False, markup=False)
-    console.print(f"[{COLOURS[report.verdict]}]{report.verdict}[/]: ", end="", highlight=False)
-    console.print(summary(report), highlight=False, markup=False)
+    verdict = Text(report.verdict, style=COLOURS[report.verdict])
+    console.print(verdict.append(f": {summary(report)}", style="default not bold"))
     if command := replay_command(report, address):  # to copy: never broken into lines
         console.print(f"look at it: {command}", highlight=False, markup=False, soft_wrap=True)
     console.print()
@@ -46,14 +48,14 @@ def print_report(report: "Report", console: Console, address: str = "") -> None:
 
 def print_replay(title: str, lines: "list[Line]", console: Console) -> None:
     """Every value forward and every gradient backward, both sides side by side."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    table.add_column("quantity", no_wrap=True)
+    table = Table(title=escape(title), title_justify="left", box=None, header_style="bold")
+    table.add_column("quantity", overflow="fold")
     for heading in ("by hand", "autograd", "difference", "allowed"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     for line in lines:
         table.add_row(
-            line.name,
+            escape(line.name),
             _number(line.manual),
             _number(line.reference),
             "" if line.manual is None else f"{abs(line.manual - (line.reference or 0.0)):.2e}",
