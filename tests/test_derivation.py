@@ -14,16 +14,10 @@ import pytest
 import sympy
 
 import manual_bp.audit
-from manual_bp.audit import ContradictionError, Finding, audit, in_ascii, plain, same_value, summary
-from manual_bp.derivation import (
-    CLAIMS,
-    Claim,
-    MalformedError,
-    Partial,
-    bracket_problem,
-    read,
-    sigma,
-)
+from manual_bp.audit import ContradictionError, Finding, audit, in_ascii, plain, summary
+from manual_bp.audit.symbolic import same_value
+from manual_bp.derivation import CLAIMS, Claim
+from manual_bp.latex import MalformedError, Partial, bracket_problem, read, sigma
 from torch_ref.cli import main
 
 # label, what the problem must say, what belongs there
@@ -257,14 +251,14 @@ def test_a_wrong_backward_pass_contradicts_the_symbols(monkeypatch: pytest.Monke
         slopes = backward(*arguments)
         return {**slopes, "z6": -slopes["z6"]}
 
-    backward = manual_bp.audit.backward
-    monkeypatch.setattr(manual_bp.audit, "backward", wrong)
+    backward = manual_bp.audit.numeric.backward
+    monkeypatch.setattr(manual_bp.audit.numeric, "backward", wrong)
     with pytest.raises(ContradictionError, match=r"a\) chain, line 1: symbolically right"):
         audit()
 
 
 def test_a_wrong_symbolic_check_contradicts_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manual_bp.audit, "same_value", lambda left, right: True)
+    monkeypatch.setattr(manual_bp.audit.findings, "same_value", lambda left, right: True)
     with pytest.raises(ContradictionError, match=r"a\) chain, line 4"):
         audit()
 
