@@ -84,12 +84,17 @@ def run_as_rank(folder: Path, rank: int) -> None:
     read = _read(folder / "descent.safetensors")
     rate = read.pop("learning_rate").item()
     given = Descent(**read, learning_rate=float(rate))
+    trajectory = _descended(given, rank)
+    distributed.destroy_process_group()
+    _store(folder / f"{rank}.safetensors", {"trajectory": trajectory})
+
+
+def _descended(given: Descent, rank: int) -> Tensor:
+    """The trajectory; what holds the process group is gone before that is, or gloo may hang."""
     net = AssignmentNet(dtype=torch.float64)
     net.load_state_dict(named(given.start))
     parallel = DistributedDataParallel(net)
-    trajectory = descend(parallel, given, lambda step: given.part(step, rank))
-    distributed.destroy_process_group()
-    _store(folder / f"{rank}.safetensors", {"trajectory": trajectory})
+    return descend(parallel, given, lambda step: given.part(step, rank))
 
 
 def _tensors(given: Descent) -> dict[str, Tensor]:

@@ -52,6 +52,7 @@ class Result:
                 "judged": len(series.judged),
             },
             "protocol": asdict(self.protocol),
+            "chosen_before": self.protocol == PROTOCOL,
             "parameters": {name: value.item() for name, value in self.net.state_dict().items()},
             "training_loss": self.curves[:, -1].tolist(),
             "ranking": [asdict(row) for row in self.ranking],

@@ -54,8 +54,9 @@ def _verdict(network: "Ranked", rival: "Ranked") -> str:
     order = "lower" if network.qlike < rival.qlike else "not lower"
     chance = "could be chance" if rival.p is None or rival.p >= 0.05 else "is hardly chance"
     return (
-        f"Diebold-Mariano: {network.name} against each; below 0 its loss is lower. Its mean loss "
-        f"is {order} than {rival.name}'s,\nand the difference {chance} (p = {rival.p:.3f})."
+        f"Diebold-Mariano: below 0 where {network.name}'s loss is lower than the row's.\n"
+        f"{network.name}'s mean loss is {order} than {rival.name}'s; "
+        f"the difference {chance} (p = {rival.p:.3f})."
     )
 
 
