@@ -54,9 +54,15 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
             f"{path} is a safetensors file, but no checkpoint of this version: "
             f"{FORMAT!r} was expected, {metadata.get('format')!r} came."
         )
-    _check_identity(path, json.loads(metadata["identity"]), identity)
-    state: dict[str, Any] = _unpacked(json.loads(metadata["state"]), tensors)
-    return state
+    try:
+        there, state = json.loads(metadata["identity"]), json.loads(metadata["state"])
+        found: dict[str, Any] = _unpacked(state, tensors)
+    except (KeyError, ValueError):  # written by something else, or by hand
+        raise CheckpointError(
+            f"{path} does not hold what its own list says: give another file, or begin anew."
+        ) from None
+    _check_identity(path, there, identity)
+    return found
 
 
 def _check_identity(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -71,7 +71,11 @@ class Series:
     @property
     def zero_days(self) -> list[str]:
         """The dates of the returns that are zero, and so neither learnt from nor judged."""
-        return [str(date)[:10] for date in self.dates[self.returns == 0]]
+        return [self.date(int(day)) for day in np.flatnonzero(self.returns == 0)]
+
+    def date(self, day: int) -> str:
+        """Of the return with that index: YYYY-MM-DD."""
+        return str(self.dates[day])[:10]
 
     def until(self, end: int, train: int) -> "Series":
         """The first `end` returns as a series of their own, of which `train` are learnt from."""
@@ -82,12 +86,22 @@ class Series:
 
 
 def log_returns(prices: Array) -> Array:
-    """100 ln(p[i + 1] / p[i]), percent, shape (n - 1,) for positive prices of shape (n,)."""
-    return 100 * np.diff(np.log(np.asarray(prices, dtype=np.float64)))
+    """100 ln(p[i + 1] / p[i]), percent, float64, shape (n - 1,), of prices of shape (n,).
+
+    Raises SeriesError for a price that is not positive and finite.
+    """
+    found = np.asarray(prices, dtype=np.float64)
+    bad = np.flatnonzero(~((found > 0) & (found < np.inf)))
+    if bad.size:
+        raise SeriesError(
+            f"prices must be positive and finite; number {bad[0]} is {found[bad[0]]}: leave it out."
+        )
+    returns: Array = 100 * np.diff(np.log(found))
+    return returns
 
 
 def sp500() -> Series:
-    """The S&P 500's adjusted close from 1999 to 2018, as the library `arch` ships it."""
+    """The S&P 500, adjusted close from 1999 to 2018, as the library `arch` ships it."""
     from arch.data import sp500 as shipped
 
     prices = shipped.load()["Adj Close"]

@@ -31,7 +31,7 @@ def _draw_forecasts(axes: Axes, result: Result) -> None:
     series, days = result.series, result.series.judged
     dates, losses = series.dates, {row.name: row.qlike for row in result.ranking}
     axes.plot(
-        dates[days], series.variance[days], ".", color="0.75", markersize=2.5, rasterized=True,
+        dates[days], series.variance[days], ".", color="0.7", markersize=2.5, rasterized=True,
         label="realised: squared returns",
     )  # fmt: skip
     for name, color in ((BESIDE, ORANGE), (NETWORK, BLUE)):
@@ -43,7 +43,7 @@ def _draw_forecasts(axes: Axes, result: Result) -> None:
     axes.set_ylim(bottom=max(series.variance[days].min(), 1e-4))
     axes.set_ylabel("variance of a day, percent²")
     axes.set_title(f"{series.name}: forecast of the day before, and what came", loc="left")
-    axes.legend(loc="lower left", fontsize=8, edgecolor="none")
+    axes.legend(loc="lower left", fontsize=8, edgecolor="none", markerscale=2)
     clear(axes)
 
 

@@ -25,7 +25,7 @@ class Ranked:
 
 def qlike(forecast: Array, variance: Array) -> Array:
     """Per day t/x - ln(t/x) - 1 of a forecast x and the proxy t, both (n,); infinite at t = 0."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         ratio = variance / forecast
         loss: Array = ratio - np.log(ratio) - 1
     return loss

@@ -68,9 +68,12 @@ def _run_all(folder: Path) -> None:
 def _started(
     folder: Path, rank: int, environment: dict[str, str], log: Path
 ) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", __name__, str(folder), str(rank)]
     with log.open("wb") as file:
-        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        return subprocess.Popen(_command(folder, rank), env=environment, stdout=file, stderr=file)
+
+
+def _command(folder: Path, rank: int) -> list[str]:
+    return [sys.executable, "-m", __name__, str(folder), str(rank)]
 
 
 def run_as_rank(folder: Path, rank: int) -> None:

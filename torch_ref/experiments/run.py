@@ -46,8 +46,8 @@ class Result:
         return {
             "series": {
                 "name": series.name,
-                "train": [str(series.dates[0]), str(series.dates[series.train - 1]), series.train],
-                "test": [str(series.dates[series.train]), str(series.dates[-1]), series.test],
+                "train": [series.date(0), series.date(series.train - 1), series.train],
+                "test": [series.date(series.train), series.date(-1), series.test],
                 "zero_days": series.zero_days,
                 "judged": len(series.judged),
             },

@@ -31,8 +31,8 @@ def _about(result: "Result") -> list[str]:
     first, second = protocol.features
     samples = "all days" if recipe.batch is None else f"{recipe.batch} days"
     return [
-        f"{series.name}, percent log returns: {series.train:,} to {series.dates[series.train - 1]} "
-        f"to learn from, {series.test:,} to {series.dates[-1]} as test",
+        f"{series.name}, percent log returns: {series.train:,} to {series.date(series.train - 1)} "
+        f"to learn from, {series.test:,} to {series.date(-1)} as test",
         f"left out of both, return zero: {', '.join(zero) or 'none'}",
         f"x1, x2: log of weighted means of past shocks, {first}; {second}",
         f"{recipe.optimizer}, {protocol.restarts} times {recipe.steps} steps on {samples}, "
