@@ -242,7 +242,9 @@ def test_every_form_gives_what_the_module_gives(
     ]
     onnx.checker.check_model(onnx.load_from_string(file.read_bytes()), full_check=True)
     net = AssignmentNet(dtype=torch.float64)
-    net.load_state_dict({n: torch.tensor(v).double() for n, v in found["parameters"].items()})
+    net.load_state_dict(
+        {n: torch.tensor(v, dtype=torch.float64) for n, v in found["parameters"].items()}
+    )
     for samples in (1, 7):
         x = inputs(samples)
         (copy,) = compared(net, x, {"ONNX": run_onnx(file.read_bytes(), x)})
