@@ -1,5 +1,6 @@
 """`gradtwin experiment` as its users meet it: output, files, messages, and the network's forms."""
 
+import io
 import json
 import os
 import subprocess
@@ -12,13 +13,14 @@ import onnx
 import pytest
 import torch
 from jsonschema import Draft202012Validator
+from rich.console import Console
 from torch import Tensor, nn
 
 from torch_ref import AssignmentNet
 from torch_ref.cli import main
 from torch_ref.commands import experiment
 from torch_ref.experiments import sp500, volatility
-from torch_ref.experiments.export import ONNX, compared, copies, onnx_bytes, run_onnx
+from torch_ref.experiments.export import ONNX, Copy, compared, copies, onnx_bytes, run_onnx
 from torch_ref.experiments.run import Result
 from torch_ref.experiments.ways import Pair
 from torch_ref.report import SCHEMA
@@ -55,7 +57,8 @@ def test_the_command_prints_and_stores_the_ranking(
     assert "lbfgs, 1 times 1 steps on all days, seed 0: not what was chosen" in output
     rows = [line.split() for line in output.splitlines() if line.startswith(" GARCH(1,1)")]
     assert rows[0][1] == "1.7408"
-    assert "AssignmentNet's mean loss is lower than GARCH(1,1)'s; the difference" in output
+    sentence = "AssignmentNet's mean loss is lower than GARCH(1,1)'s; the difference"
+    assert sentence in " ".join(output.split())
     assert max(map(len, output.splitlines())) <= 100
     found = json.loads(stored.read_text())
     Draft202012Validator(json.loads(SCHEMA.read_text())).validate(found)
@@ -72,6 +75,19 @@ def test_what_was_chosen_is_said_to_be(chosen: Result, capsys: pytest.CaptureFix
     output = capsys.readouterr().out
     assert "seed 0: as chosen before the test (protocol.py)" in output
     assert "the difference could be chance (p = 0.0" in output
+
+
+def test_nothing_is_cut_off_in_80_columns() -> None:
+    from torch_ref.experiments.table import print_copies, print_ways
+    from torch_ref.experiments.ways import HAND, RANKS
+
+    console = Console(width=80, file=io.StringIO())
+    print_ways([Pair(HAND, RANKS, 2.2e-16, 7.5e-14, 1234.5)], 200, console)
+    print_copies([Copy(ONNX, 7e-15, 0.14)], console)
+    output = console.file.getvalue()
+    assert max(map(len, output.splitlines())) <= 80
+    assert "…" not in output
+    assert " by hand  DDP, 2 gloo ranks     2.2e-16  7.5e-14   123450%  differ" in output
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

@@ -16,7 +16,7 @@ def print_ranking(result: "Result", network: str, rival: str, console: Console) 
     """What was learnt from and judged on, the forecasts in order, and who won."""
     for line in _about(result):
         console.print(line, highlight=False, markup=False)
-    table = _table("forecast", "mean QLIKE", "Diebold-Mariano", "p")
+    table = _table("forecast", "mean\nQLIKE", "Diebold-\nMariano", "p")
     for row in result.ranking:
         numbers = ("", "") if row.statistic is None else (f"{row.statistic:+.2f}", f"{row.p:.3f}")
         table.add_row(row.name, f"{row.qlike:.4f}", *numbers)
@@ -54,7 +54,7 @@ def _verdict(network: "Ranked", rival: "Ranked") -> str:
     order = "lower" if network.qlike < rival.qlike else "not lower"
     chance = "could be chance" if rival.p is None or rival.p >= 0.05 else "is hardly chance"
     return (
-        f"Diebold-Mariano: below 0 where {network.name}'s loss is lower than the row's.\n"
+        f"Diebold-Mariano: below 0 where {network.name}'s loss is lower than the row's. "
         f"{network.name}'s mean loss is {order} than {rival.name}'s; "
         f"the difference {chance} (p = {rival.p:.3f})."
     )
@@ -62,8 +62,13 @@ def _verdict(network: "Ranked", rival: "Ranked") -> str:
 
 def print_ways(pairs: "list[Pair]", steps: int, console: Console) -> None:
     """The three ways in pairs, and why the bound is what it is."""
-    console.print(f"\none training run three ways, {steps} steps, float64", highlight=False)
-    table = _table("ways", "", "largest difference", "allowed there", "rounding used", "verdict")
+    console.print(
+        f"\none training run three ways, {steps} steps of SGD, float64: manual_bp with sgd_step, "
+        "the module with torch.optim.SGD, and in DistributedDataParallel",
+        highlight=False,
+    )
+    numbers = ("largest\ndifference", "allowed\nthere", "rounding\nused")
+    table = _table("two ways", "", *numbers, "verdict")
     for pair in pairs:
         table.add_row(
             pair.first, pair.second, f"{pair.difference:.1e}", f"{pair.allowed:.1e}",
@@ -72,7 +77,8 @@ def print_ways(pairs: "list[Pair]", steps: int, console: Console) -> None:
     console.print(table)
     console.print(
         "allowed: each step's bound on the rounding of the two gradients and updates, carried on "
-        "by the\nsteps after it through I - k H, H the Hessian (torch_ref/experiments/ways.py)",
+        "by the steps after it through I - k H, k the learning rate and H the loss's Hessian "
+        "(torch_ref/experiments/ways.py)",
         highlight=False,
     )
 
@@ -80,7 +86,7 @@ def print_ways(pairs: "list[Pair]", steps: int, console: Console) -> None:
 def print_copies(copies: "list[Copy]", console: Console) -> None:
     """Each form of the trained network against the module."""
     console.print("\nthe trained network in other forms, float64", highlight=False)
-    table = _table("form", "relative difference", "rounding used", "verdict")
+    table = _table("form", "relative\ndifference", "rounding\nused", "verdict")
     for copy in copies:
         table.add_row(
             copy.name, f"{copy.difference:.1e}", f"{copy.used:.0%}", _coloured(copy.agrees)

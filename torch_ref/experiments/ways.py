@@ -35,7 +35,7 @@ from torch_ref.experiments.trajectory import (
     named,
 )
 
-HAND, AUTOGRAD, RANKS = "by hand, sgd_step", "autograd, SGD", f"DDP, {WORLD} gloo ranks, SGD"
+HAND, AUTOGRAD, RANKS = "by hand", "autograd", f"DDP, {WORLD} gloo ranks"
 UNIT_ROUNDOFF = torch.finfo(torch.float64).eps / 2
 Values = dict[str, Tensor]
 
