@@ -80,7 +80,7 @@ def test_a_name_the_reference_does_not_know() -> None:
     def manual(values: Values) -> Values:
         return {**TWIN.manual(values), "w47": values["x1"] * 1}
 
-    refused(manual, r"dL/dw47, which the reference does not know \(did you mean w4.*w46")
+    refused(manual, r"dL/dw47, of which the reference has no gradient \(did you mean w4.*w46")
 
 
 def test_what_else_is_right_is_still_judged() -> None:

@@ -45,16 +45,20 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "group norm": lambda x, y, z, w: F.group_norm(z, 3, w[0, :, 0], w[0, :, 1]),
     "attention": lambda x, y, z, w: F.scaled_dot_product_attention(z, z.flip(1), z * 2),
     "vector norm": lambda x, y, z, w: torch.linalg.vector_norm(x, dim=1),
+    "weight norm": lambda x, y, z, w: torch._weight_norm(w, w.norm(dim=(1, 2), keepdim=True) + 1),
     "cosine": lambda x, y, z, w: F.cosine_similarity(x, x.flip(0)),
     "gelu": lambda x, y, z, w: F.gelu(x) + F.gelu(x, approximate="tanh"),
     "silu and mish": lambda x, y, z, w: F.silu(x) + F.mish(x),
     "softplus and elu": lambda x, y, z, w: F.softplus(x) + F.elu(x),
     "glu": lambda x, y, z, w: F.glu(x, 1),
     "relu": lambda x, y, z, w: F.relu(x) + F.leaky_relu(x),
+    "hardtanh and shrinks": lambda x, y, z, w: F.hardtanh(x) * F.relu6(4 * x) + F.softshrink(
+        x) + F.hardshrink(x) + F.hardswish(x),
     "clamp": lambda x, y, z, w: x.clamp(-0.7, 0.9) * x.clamp(min=0.1),
     "abs and sign": lambda x, y, z, w: x.abs() * x.sign(),
     "maximum": lambda x, y, z, w: torch.maximum(x, x.roll(1, 1)) - torch.minimum(x, 2 * x),
     "amax": lambda x, y, z, w: x.amax(1) * x.amin(0).sum(),
+    "max of all": lambda x, y, z, w: x * x.max() + x.min(),
     "max with index": lambda x, y, z, w: x.max(1).values + x.min(0).values.sum(),
     "sort": lambda x, y, z, w: x.sort(1).values,
     "topk": lambda x, y, z, w: x.topk(3, 1).values,
@@ -218,3 +222,51 @@ def test_bounds_of_float64_hold_for_two_ways_to_compute() -> None:
 
         walked = walk(record(forward, inputs), inputs, Arithmetic.of(torch.float64))
         assert ((forward(inputs)["y"] - walked.values["y"]).abs() <= walked.bounds["y"]).all(), name
+
+
+def narrow(values: Values) -> Values:
+    x = values["x"]
+    root = torch.rsqrt(x.float().square().mean(1, keepdim=True) + 0.1)
+    return {"y": (x.float() * root).to(x.dtype), "count": (x > 0).float().sum() * 2}
+
+
+def test_code_that_rounds_more_than_the_dtype_under_test_is_bounded_so() -> None:
+    """A cast to float32 within code in float64: what it loses is in the bound, and said."""
+    inputs = drawn(torch.float64, 3)
+    walked = walk(record(narrow, inputs), inputs, Arithmetic.of(torch.float64))
+    exact = inputs["x"] * torch.rsqrt(inputs["x"].square().mean(1, keepdim=True) + 0.1)
+    error = (walked.values["y"] - exact).abs()
+    assert walked.narrow == {torch.float32}
+    assert error.max() > 1e-10
+    assert (error <= walked.bounds["y"]).all()
+    assert walked.bounds["y"].max() < 1e-5
+    assert float(walked.bounds["count"]) < 1e-12  # counts are exact in any dtype
+
+
+def test_an_open_mask_in_a_product_that_overflows() -> None:
+    def masked(values: Values) -> Values:
+        z = values["x"] * 40
+        return {"y": (z.exp() * (z > values["x"].flip(0) * 40)).sum(1)}
+
+    inputs = drawn(torch.float32, 5)
+    wide = {name: value.double() for name, value in inputs.items()}
+    walked = walk(record(masked, wide), wide, Arithmetic.of(torch.float32))
+    assert walked.values["y"].isinf().any()
+
+
+def test_gelu_of_large_and_small_numbers() -> None:
+    """torch's own float32 GELU on the CPU loses up to 6 unit roundoffs of a negative x."""
+    x = torch.linspace(-14, 14, 200_001)
+    for approximate in ("none", "tanh"):
+
+        def both(values: Values, way: str = approximate) -> Values:
+            leaf = values["x"].detach().requires_grad_()
+            with torch.enable_grad():
+                y = F.gelu(leaf, approximate=way)
+            return {"y": y.detach(), "x": torch.autograd.grad(y.sum(), leaf)[0]}
+
+        wide = {"x": x.double()}
+        walked = walk(record(both, wide), wide, Arithmetic.of(torch.float32))
+        for name, value in both({"x": x}).items():
+            error = (value.double() - walked.values[name]).abs()
+            assert (error <= walked.bounds[name]).all(), (approximate, name)

@@ -32,10 +32,33 @@ def test_shape_dtype_and_signs_stay(stress: str, dtype: torch.dtype) -> None:
 
 
 def test_integers_and_booleans_stay_as_they_are() -> None:
-    values = {"i": torch.arange(4), "b": torch.tensor([True, False])}
-    for stress in STRESS:
+    values = {"i": torch.tensor([3, 1, 3]), "b": torch.tensor([True, False])}
+    for stress in set(STRESS) - {"equal"}:
         after = stressed(values, stress, np.random.default_rng(0), False)
         assert all(torch.equal(after[name], values[name]) for name in values)
+
+
+@pytest.mark.parametrize("cases", [False, True])
+def test_equal_takes_inputs_together(cases: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    a, b, c = (torch.randn(60, 5, generator=generator).double() for _ in range(3))
+    mask, label = torch.rand(60, 5, generator=generator) < 0.5, torch.arange(300).reshape(60, 5) % 4
+    order = torch.stack([torch.randperm(5, generator=generator) for _ in range(60)])
+    values = {"a": a, "b": b, "c": c[:, :4], "m": mask, "i": label, "order": order}
+    after = stressed(values, "equal", np.random.default_rng(0), cases)
+    assert torch.equal(after["a"], a)
+    assert torch.equal(after["c"], c[:, :4])
+    assert 0.3 < (after["b"].abs() == a.abs()).double().mean() < 0.7
+    assert torch.equal(after["b"].sign(), b.sign())
+    rows = 60 if cases else 1
+    for name in ("m", "i"):
+        in_case = after[name].reshape(rows, -1)
+        assert (in_case == in_case[:, :1]).all()
+    if cases:
+        assert torch.equal(after["order"], order)
+        assert 0.2 < after["m"][:, 0].double().mean() < 0.8
+    alone = stressed({"order": order[0]}, "equal", np.random.default_rng(0), False)
+    assert torch.equal(alone["order"], order[0])
 
 
 def test_each_does_what_its_name_says() -> None:
@@ -54,9 +77,18 @@ def test_each_does_what_its_name_says() -> None:
     strided = changed("strided", value)
     assert torch.equal(strided, value)
     assert not strided.is_contiguous()
-    expanded = changed("expanded", value)
-    assert expanded.stride(0) == 0
-    assert torch.equal(expanded[3], value[0])
+    ways = [stressed({"x": value}, "expanded", np.random.default_rng(seed), False)["x"]
+            for seed in range(20)]  # fmt: skip
+    assert {way.stride() for way in ways} == {(0, 1), (0, 0)}
+    for way in ways:
+        wanted = value[0] if way.stride(1) else value[0, 0]
+        assert (way[3] == wanted).all()
+    image = torch.randn(2, 3, 4, 5)
+    ways = [stressed({"x": image}, "strided", np.random.default_rng(seed), False)["x"]
+            for seed in range(20)]  # fmt: skip
+    last = [way.is_contiguous(memory_format=torch.channels_last) for way in ways]
+    assert {False, True} == set(last)
+    assert all(torch.equal(way, image) for way in ways)
 
 
 @pytest.mark.parametrize("stress", ["strided", "expanded", "zeros"])
@@ -157,4 +189,4 @@ def test_cases_do_not_depend_on_how_many_there_are() -> None:
 
 
 def test_the_names_and_the_changes_are_the_same() -> None:
-    assert tuple(CHANGES) == STRESS
+    assert (*CHANGES, "equal") == (*(stress for stress in STRESS if stress != "equal"), "equal")

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from torch_ref.compare.contract import (
     call,
@@ -19,6 +20,7 @@ from torch_ref.compare.contract import (
     check_reference,
     check_strata,
 )
+from torch_ref.compare.layout import laid_out_as
 from torch_ref.compare.stress import LAYOUT, stressed
 from torch_ref.compare.twin import Draw, Twin, Values
 
@@ -102,7 +104,7 @@ class Cases:
             turn = index // len(self.strata)
             stratum = self.stratum(index)
             chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
-            way = SIZES[chosen] if chosen < len(SIZES) else _any_size
+            way = SIZES[chosen]() if chosen < len(SIZES) else _any_size
             sizes = partial(way, self._generator(chosen, sizes=True))
             inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
         return Batch(inputs, index, 1, self.batched)
@@ -170,8 +172,13 @@ class Cases:
 
 
 def widened(inputs: Values) -> Values:
-    """The same numbers in float64; integers and booleans as they are."""
-    return {n: v.double() if v.is_floating_point() else v for n, v in inputs.items()}
+    """The same numbers in float64, laid out alike in memory; integers and booleans as they are."""
+    return {n: _wide(v) if v.is_floating_point() else v for n, v in inputs.items()}
+
+
+def _wide(value: Tensor) -> Tensor:
+    wide = value.double()
+    return wide if wide.stride() == value.stride() else laid_out_as(value, wide)
 
 
 def shapes(values: Values) -> tuple[tuple[int, ...], ...]:
@@ -203,8 +210,41 @@ def _largest_size(generator: np.random.Generator, low: int, high: int) -> int:
     return high
 
 
-# By turns: code that is right for even sizes, or for equal ones, need not be right for others.
-SIZES = (_any_size, _prime_size, _smallest_size, _odd_size, _largest_size, _even_size)
+class _OneSmallest:
+    """The smallest size for one axis alone, and what `others` gives for the rest."""
+
+    def __init__(self, axis: int, others: Callable[[np.random.Generator, int, int], int]) -> None:
+        self.axis, self.others, self.asked = axis, others, 0
+
+    def __call__(self, generator: np.random.Generator, low: int, high: int) -> int:
+        smallest = self.asked == self.axis
+        self.asked += 1
+        return low if smallest else self.others(generator, low, high)
+
+
+class _EqualSizes:
+    """One size for all axes, as far as each may have it."""
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+
+    def __call__(self, generator: np.random.Generator, low: int, high: int) -> int:
+        if self.size is None:
+            self.size = _any_size(generator, low, high)
+        return min(max(self.size, low), high)
+
+
+# By turns: code that is right for even sizes, or where none is 1, need not be right for others.
+# Each is made anew for a case, since some know what was asked before.
+SIZES: tuple[Callable[[], Callable[[np.random.Generator, int, int], int]], ...] = (
+    lambda: _any_size,
+    lambda: _prime_size,
+    lambda: _smallest_size,
+    lambda: _OneSmallest(0, _odd_size),
+    lambda: _largest_size,
+    _EqualSizes,
+    lambda: _OneSmallest(1, _even_size),
+)
 
 
 def set_of_sizes(turn: int) -> int:

@@ -14,6 +14,9 @@ from torch_ref.compare.layout import copy_of
 from torch_ref.compare.reference import gradients_by_autograd, same_answers
 from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
 
+# What torch says where a tensor is changed in place that repeats its numbers without a copy.
+_IN_PLACE = "more than one element of the written-to tensor"
+
 
 def call(twin: Twin, part: str, argument: Any) -> Any:
     """What twin.inputs, twin.reference or twin.manual returns.
@@ -26,7 +29,8 @@ def call(twin: Twin, part: str, argument: Any) -> Any:
     except (torch.OutOfMemoryError, TwinError):
         raise
     except Exception as error:  # anything at all can come out of a stranger's code
-        raise TwinError(f"{twin.name}: {part} raised {told(error)}.") from error
+        in_place = " (it must leave its inputs as they are)" if _IN_PLACE in str(error) else ""
+        raise TwinError(f"{twin.name}: {part} raised {told(error)}{in_place}.") from error
 
 
 def told(error: Exception) -> str:
@@ -40,7 +44,7 @@ def told(error: Exception) -> str:
         if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
     ]
     if not outside:
-        return f"{type(error).__name__}: {text}"
+        return f"{type(error).__name__}: {text.rstrip('.')}"
     place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}"
     return f"{type(error).__name__} at {place}: {text.rstrip('.')}"
 
@@ -51,6 +55,11 @@ def check_strata(twin: Twin) -> None:
         raise TwinError(
             f'{twin.name}: strata must be a tuple of at least one name, such as ("ordinary",); got '
             f"{twin.strata!r}."
+        )
+    if isinstance(twin.stress, str):
+        raise TwinError(
+            f'{twin.name}: stress must be a tuple of names, such as ("tied",), or (); got '
+            f"{twin.stress!r}."
         )
     for stress in twin.stress:
         if stress not in STRESS:
@@ -74,6 +83,13 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
                 "needed: use the helpers of `draw`, or draw.cast."
             )
         _check_kind(twin, "inputs", name, value)
+        if value.requires_grad:
+            raise TwinError(
+                f"{twin.name}: inputs gave {name} as a tensor that requires grad: detach it; the "
+                "harness asks autograd for gradients where it wants them."
+            )
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise TwinError(f"{twin.name}: inputs gave {name} with NaN in it.")
         wrong_dtype = value.is_floating_point() and value.dtype != draw.dtype
         if wrong_dtype or value.device.type != draw.device.type:
             raise TwinError(
@@ -210,7 +226,9 @@ def as_tensors(answer: Any, inputs: Values) -> Values:
     """An answer's tensors; Python floats and NumPy arrays converted to the inputs' dtype."""
     like = next(value for value in inputs.values() if value.is_floating_point())
     return {
-        name: torch.as_tensor(value).to(like) if _convertible(value) else value.detach()
+        name: torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        if _convertible(value)
+        else value.detach()
         for name, value in (answer.items() if isinstance(answer, dict) else ())
         if _convertible(value) or isinstance(value, Tensor)
     }
@@ -249,6 +267,12 @@ def _without_autograd(twin: Twin, inputs: Values) -> tuple[Any, str]:
         raise
     except RuntimeError as error:
         return {}, f"manual lets autograd record: it fails under torch.inference_mode ({error})."
+    except TwinError:
+        raise
+    except Exception as error:  # anything at all can come out of a stranger's code
+        raise TwinError(
+            f"{twin.name}: manual raised {told(error)} on a second run with the same inputs."
+        ) from error
 
 
 def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str, str]:
@@ -258,7 +282,7 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
     for name, value in answer.items():
         if name not in reference:
             problems[name] = (
-                f"manual gives dL/d{name}, which the reference does not know"
+                f"manual gives dL/d{name}, of which the reference has no gradient"
                 f"{_guess(name, reference)}; it knows {', '.join(reference)}."
             )
         elif value.layout != torch.strided:
@@ -280,8 +304,9 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
 
 
 def _guess(name: str, known: Values) -> str:
-    close = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
+    by_small_letters = {other.lower(): other for other in reversed(known)}
+    close = get_close_matches(str(name).lower(), list(by_small_letters), n=1, cutoff=0.5)
+    return f" (did you mean {by_small_letters[close[0]]}?)" if close else ""
 
 
 def _shape_hint(value: Tensor, reference: Tensor) -> str:

@@ -27,7 +27,7 @@ from torch_ref.compare.witness import who_is_wrong
 
 _REFERENCE_IS_WRONG = (
     "the reference's dL/d{0} is wrong, not the hand's: finite differences of the loss side with "
-    "the hand (is there a custom autograd.Function behind {0}?)"
+    "the hand (is a custom autograd.Function behind {0} wrong, or a gradient stopped on purpose?)"
 )
 Graphs = dict[object, GraphModule]  # recorded, by what they are of and the layout of the inputs
 _UPSTREAM = "the gradient that backward starts from"

@@ -1,5 +1,6 @@
 """Twins of a custom autograd.Function, or of any kernel with a backward pass of its own."""
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,10 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from torch_ref.compare.cases import widened
 from torch_ref.compare.contract import told
+from torch_ref.compare.function_contract import breaches
 from torch_ref.compare.layout import copy_of
+from torch_ref.compare.reference import same_answers
 from torch_ref.compare.through_autograd import (
     behind_gradients,
     floating,
@@ -30,6 +34,8 @@ _NOT_TWICE = (
     "marked with @once_differentiable",
     "not currently support double backward",  # torch.compile
     "no autograd formula was registered",  # torch.library.custom_op
+    "compiled with non-empty donated buffers",  # torch.compile, too
+    "is not implemented",  # an operation in it without a derivative
 )
 
 
@@ -56,9 +62,16 @@ def from_function(
     record, an operation in it without a derivative) does not claim these gradients: the report says
     why, and has them among those that are not given.
 
-    Raises TwinError, at the first draw, where apply, its backward or double backward, or reference
-    raise, where they return different shapes, and where inputs uses a name that is made here.
+    What training code does besides is tried at the first draw (see
+    `torch_ref.compare.function_contract`): one argument that requires grad and the others frozen,
+    one output with an upstream gradient and none for the others, a second backward. That, and a
+    call that changes its arguments or the upstream gradient in place, is wrong as numbers are.
+
+    Raises TwinError for what cannot be called, and, at the first draw, where apply, its backward or
+    double backward, or reference raise, where they return different shapes, and where inputs uses a
+    name that is made here.
     """
+    _check_functions(apply, reference, inputs)
     function = _Function(name or _name_of(apply), apply, reference, inputs)
     return Twin(
         function.name,
@@ -66,12 +79,24 @@ def from_function(
         function.reference_values,
         function.gradients,
         notes=function.notes,
+        failures=lambda: tuple(function.failures),
     )
+
+
+def _check_functions(apply: Any, reference: Any, inputs: Any) -> None:
+    if isinstance(apply, type) and issubclass(apply, torch.autograd.Function):
+        raise TwinError(
+            f"from_function needs a Function's `apply`: give {apply.__name__}.apply, not the class."
+        )
+    for name, one in (("apply", apply), ("reference", reference), ("inputs", inputs)):
+        if not callable(one):
+            raise TwinError(f"from_function: {name} must be a function; got {one!r}.")
 
 
 def _name_of(apply: Callable[..., Outputs]) -> str:
     """The Function's name, of which `apply` is a class method, or the kernel's own."""
     owner = getattr(apply, "__self__", None)
+    owner = None if inspect.ismodule(owner) else owner  # of a builtin, the module it lies in
     return str(getattr(owner, "__name__", None) or getattr(apply, "__name__", "function"))
 
 
@@ -81,6 +106,7 @@ class _Function:
     again: the names of what is drawn once more, since the gradients of either side depend on it
         (second-order ones are 0 by nature elsewhere); None before the first draw.
     unclaimed: why the Function's own double backward is not checked; "" where it is.
+    failures: what it does not keep to besides the numbers, each once, in order.
     """
 
     def __init__(
@@ -93,6 +119,7 @@ class _Function:
         self.name, self.apply, self.reference, self.inputs = name, apply, reference, inputs
         self.again: tuple[str, ...] | None = None
         self.unclaimed = ""
+        self.failures: dict[str, None] = {}
 
     def drawn(self, draw: Draw) -> Values:
         given = self.inputs(draw)
@@ -132,20 +159,38 @@ class _Function:
         with torch.inference_mode(False), torch.enable_grad():
             once, again, directions = _parts({n: copy_of(v) for n, v in values.items()})
             found = self._once(once)
+            if get_proxy_mode() is None:  # else it is being recorded, and there are no numbers
+                self._say_what_changed(once, values)
             if directions and not self.unclaimed:
                 with self._saying("the double backward of `apply`"):
                     found |= self._twice(once, leaves_of(again), leaves_of(directions))
         return {name: value.detach() for name, value in found.items()}
 
+    def _say_what_changed(self, after: Values, before: Values) -> None:
+        arguments, upstream = _split(after)
+        for name in arguments:
+            if not same_answers({name: arguments[name].detach()}, {name: before[name]}):
+                self.failures[
+                    f"`apply` or its backward changes the argument {name} in place: copy it first "
+                    "(mark_dirty is for a result that is the argument)."
+                ] = None
+        for name in upstream:
+            if not same_answers({name: upstream[name]}, {name: before[name]}):
+                self.failures[
+                    f'the backward of `apply` changes its upstream gradient ("{name}") in place: '
+                    "others may need it, copy it first."
+                ] = None
+
     def _once(self, values: Values) -> Values:
         arguments, upstream = _split(values)
         leaves = leaves_of(arguments)
-        with self._saying("`apply`"):
+        with self._saying(f"`apply`{_laid_out(arguments, 'arguments')}"):
             outputs = floating(self.apply(*leaves.values()))
         self._check_outputs(outputs, upstream)
         # dL/dupstream is the output itself: the forward pass is checked along the way
-        found = dict(zip(upstream, outputs, strict=True))
-        with self._saying("the backward of `apply`"):
+        found = {n: o.to(u.dtype) for (n, u), o in zip(upstream.items(), outputs, strict=True)}
+        way = _laid_out(upstream, "upstream gradients")
+        with self._saying(f"the backward of `apply`{way}"):
             return found | gradients(outputs, leaves, list(upstream.values()))
 
     def _twice(self, once: Values, again: Values, directions: Values) -> Values:
@@ -161,7 +206,7 @@ class _Function:
         if not outputs:
             raise TwinError(
                 f"{self.name}: reference must return a floating tensor, or a tuple with one in it; "
-                f"got {type(result).__name__}."
+                f"got {_kind(result)}."
             )
         return [tuple(output.shape) for output in outputs]
 
@@ -173,6 +218,8 @@ class _Function:
         """
         with torch.inference_mode(False), torch.enable_grad():
             self._once({name: copy_of(value) for name, value in values.items()})
+            with self._saying("`apply`, called as training code does,"):
+                self.failures |= dict.fromkeys(breaches(self.apply, *_copies(values)))
             by_apply, self.unclaimed = self._behind_gradients_of_apply(values)
             try:
                 by_reference = behind_gradients(self.reference, *_copies(widened(values)))
@@ -246,6 +293,16 @@ class _Saying:
         raise TwinError(f"{self.name}: {self.what} raised {told(error)}{mend}.") from error
 
 
+def _laid_out(values: Values, what: str) -> str:
+    """How these lie in memory, where that is worth saying of code that raises."""
+    gaps = any(not value.is_contiguous() for value in values.values())
+    return f", for {what} that are not contiguous," if gaps else ""
+
+
+def _kind(result: Any) -> str:
+    return f"a {result.dtype} one" if isinstance(result, Tensor) else type(result).__name__
+
+
 def _listed(shapes: list[tuple[int, ...]]) -> str:
     return " and ".join(map(str, shapes)) or "none"
 
@@ -256,6 +313,8 @@ def _as_asked_for(given: Any, draw: Draw) -> bool:
         return False
     floats = [value for value in given.values() if value.is_floating_point()]
     on_device = all(value.device.type == draw.device.type for value in given.values())
+    if any(value.requires_grad for value in given.values()):
+        return False
     return bool(floats) and on_device and all(value.dtype == draw.dtype for value in floats)
 
 

@@ -1,10 +1,13 @@
 """Twins of an nn.Module, whose reference is the module itself."""
 
+import copy
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -21,7 +24,7 @@ def from_module(
     *,
     name: str | None = None,
 ) -> Twin:
-    """A twin whose reference is a module, which stays as it is, running statistics included.
+    """A twin whose reference is a copy of a module, which stays as it is.
 
     module: its parameters go by the names of `named_parameters`, every submodule's output (where it
         is one floating tensor) by the submodule's path, "encoder.0", and the module's own output by
@@ -34,15 +37,23 @@ def from_module(
     inputs(draw): the arguments of the module's `forward` by their names, and whatever else the
         loss needs. A parameter that it does not give is drawn around the module's own numbers: with
         normal noise as large as their root mean square, or 1 where they are all 0. A buffer that it
-        does not give has the module's own numbers, in float64.
+        does not give, and an integer parameter, has the module's own numbers, in float64.
 
-    Raises TwinError where two things have one name: an argument, a parameter or buffer, a
-    submodule, "loss".
+    A compiled module is run as it was written.
+
+    Raises TwinError for what is no module, or has parameters without numbers or complex ones, and
+    where two things have one name: an argument, a parameter or buffer, a submodule, "loss".
     """
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     called = name or type(module).__name__
-    parameters = {key: value.detach().double().cpu() for key, value in module.named_parameters()}
+    _check_kinds(called, module, loss, manual, inputs)
+    module = copy.deepcopy(module)
+    named = {key: value.detach().clone() for key, value in module.named_parameters()}
+    parameters = {n: v.double().cpu() for n, v in named.items() if v.is_floating_point()}
     buffers = {key: value.detach().clone() for key, value in module.named_buffers()}
-    arguments = _argument_names(module)
+    buffers |= {key: value for key, value in named.items() if key not in parameters}
+    arguments = _arguments(module)
+    places = [n for n, one in arguments.items() if one.kind == inspect.Parameter.POSITIONAL_ONLY]
     _check_names(called, module, [*parameters, *buffers], arguments)
     own = _name_of_output(module, [*parameters, *buffers, *arguments])
     paths = {part: path or own for path, part in module.named_modules()}
@@ -52,6 +63,7 @@ def from_module(
         if not isinstance(given, dict):
             return given  # the harness says what is wrong with it
         _check_inputs(called, given, [*paths.values(), "loss"])
+        _check_arguments(called, given, arguments)
         return {**given, **{k: _around(v, draw) for k, v in parameters.items() if k not in given}}
 
     def reference(values: Values) -> Values:
@@ -63,11 +75,12 @@ def from_module(
         # Copies, of the arguments and the buffers: a module may change both in place. Parameters
         # without gaps: torch's batch_norm on CPU has wrong gradients where its weight is strided.
         given = {key: values[key].clone() for key in arguments if key in values}
+        first = [given.pop(key) for key in places if key in given]
         state = {key: values[key].contiguous() for key in parameters}
         state |= _buffers_for(values, buffers)
         try:
-            with _StatisticsStay():
-                output: Tensor = functional_call(module, state, (), given)
+            with _StatisticsStay(), _run_once(called):
+                output: Tensor = functional_call(module, state, tuple(first), given)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -81,12 +94,49 @@ def from_module(
     return Twin(called, drawn, reference, manual)
 
 
-def _argument_names(module: nn.Module) -> list[str]:
-    return [
-        key
-        for key, parameter in inspect.signature(module.forward).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    ]
+def _check_kinds(called: str, module: Any, loss: Any, manual: Any, inputs: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TwinError(f"from_module needs an nn.Module, such as Linear(2, 3); got {module!r}.")
+    for key, one in (("loss", loss), ("manual", manual), ("inputs", inputs)):
+        if not callable(one):
+            raise TwinError(f"{called}: {key} must be a function; got {one!r}.")
+    for key, value in [*module.named_parameters(), *module.named_buffers()]:
+        if isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer)):
+            raise TwinError(f"{called}: {key} has no shape yet: run the module once first.")
+        if value.is_meta:
+            raise TwinError(f"{called}: {key} is on the meta device and has no numbers.")
+        if value.is_complex():
+            raise TwinError(
+                f"{called}: {key} is complex, and there are no rounding rules for that: use real "
+                "numbers (torch.view_as_real)."
+            )
+
+
+def _arguments(module: nn.Module) -> dict[str, inspect.Parameter]:
+    kinds = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(module.forward).parameters
+    return {key: one for key, one in parameters.items() if one.kind not in kinds}
+
+
+def _check_arguments(called: str, given: Values, arguments: dict[str, inspect.Parameter]) -> None:
+    for key, one in arguments.items():
+        if one.default is inspect.Parameter.empty and key not in given:
+            raise TwinError(
+                f"{called}: `forward` needs {key}, which inputs did not give; it gave "
+                f"{', '.join(given) or 'nothing'}."
+            )
+
+
+@contextmanager
+def _run_once(called: str) -> Iterator[None]:
+    """Without what runs parts of a module once more in its backward: by then the module's own
+    parameters are back in their places."""
+    message = (
+        f"{called}: the module checkpoints activations, or packs saved tensors otherwise: switch "
+        "that off, no gradient depends on it"
+    )
+    with torch.autograd.graph.disable_saved_tensors_hooks(message):
+        yield
 
 
 def _check_names(

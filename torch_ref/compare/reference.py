@@ -4,50 +4,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from torch_ref.compare.taken_apart import DECOMPOSITIONS
 from torch_ref.compare.twin import Values
-
-aten = torch.ops.aten
-# Fused operations have no rule of their own: they are taken apart into those that have.
-_TAKEN_APART = (
-    aten.native_layer_norm, aten.native_batch_norm, aten._native_batch_norm_legit,
-    aten._native_batch_norm_legit_functional, aten.native_group_norm, aten._softmax,
-    aten._log_softmax, aten.gelu, aten.elu, aten.leaky_relu, aten.celu, aten.selu, aten.mish,
-    aten.addmm, aten.addmv, aten.baddbmm, aten.var, aten.var_mean, aten.std, aten.norm,
-    aten.linalg_vector_norm, aten.embedding, aten.sigmoid_backward, aten.tanh_backward,
-    aten.index_add, aten.lerp, aten.addcmul, aten.addcdiv, aten.xlogy, aten.hypot, aten.logit,
-)  # fmt: skip
-_RULES_OF_THEIR_OWN = (
-    aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward,
-)  # fmt: skip
-
-
-def _variance(
-    value: Tensor, dims: list[int] | None, correction: float = 1, *, output_dtype: object = None
-) -> Tensor:
-    """The mean squared deviation from the mean, as it is defined."""
-    axes = dims or list(range(value.ndim))
-    deviation = value - value.mean(axes, keepdim=True)
-    count = 1
-    for axis in axes:
-        count *= value.shape[axis]
-    return (deviation * deviation).sum(axes) / (count - correction)
-
-
-DECOMPOSITIONS = {
-    operation: apart
-    for operation, apart in {
-        **core_aten_decompositions(),
-        **get_decompositions(_TAKEN_APART),
-        torch.ops.prims.var.default: _variance,
-    }.items()
-    if getattr(operation, "overloadpacket", None) not in _RULES_OF_THEIR_OWN
-}
 
 
 def gradients_by_autograd(

@@ -157,7 +157,8 @@ class Report:
 
     def _about(self, row: Row) -> str:
         if row.verdict == UNDECIDED:
-            return f"dL/d{row.name} is undecided: no element of any case can be judged."
+            which = "no element of any case" if row.undecided == 1 else "too little of it"
+            return f"dL/d{row.name} is undecided: {which} can be judged."
         if row.worst_case is None:
             return f"dL/d{row.name} cannot be compared, see above."
         if row.bias is not None and not row.wrong:

@@ -71,6 +71,7 @@ class Recorder:
     order, refused: the quantities that the hand gave, in backward order, and those among them that
         cannot be compared (a wrong shape, dtype or device).
     branches: whether the reference was seen to take other operations for other numbers.
+    unbounded: quantities of whose rounding too little is known to say that they agree.
     """
 
     twin: Twin
@@ -81,6 +82,7 @@ class Recorder:
     notes: dict[str, None] = field(default_factory=dict)
     missing: dict[str, None] = field(default_factory=dict)
     branches: bool = False
+    unbounded: set[str] = field(default_factory=set)
     _missing_said: bool = False
     _reference: dict[object, GraphModule] = field(default_factory=dict)
     _manual: dict[object, GraphModule | None] = field(default_factory=dict)
@@ -99,12 +101,22 @@ class Recorder:
         """Both sides' numbers."""
         inputs, wide = batch.inputs, widened(batch.inputs)
         answer, breaches, notes = run_manual(self.twin, inputs, thoroughly=batch.thoroughly)
-        known = gradients_by_autograd(self.twin.reference, wide)
+        known = self._by_autograd(wide)
         problems = check_answer(answer, known, inputs)
         fit = {name: value for name, value in answer.items() if name not in problems}
         expected = fit if self.dtype == torch.float64 else self._expected(wide, tuple(fit))
-        notes = [*notes, *self.twin.notes()]
+        notes, breaches = [*notes, *self.twin.notes()], [*breaches, *self.twin.failures()]
         return Answers(wide, fit, expected, known, tuple(answer), problems, breaches, notes)
+
+    def _by_autograd(self, wide: Values) -> Values:
+        try:
+            return gradients_by_autograd(self.twin.reference, wide)
+        except (torch.OutOfMemoryError, TwinError):
+            raise
+        except Exception as error:  # anything at all can come out of a stranger's code
+            raise TwinError(
+                f"{self.twin.name}: reference, or autograd through it, raised {told(error)}."
+            ) from error
 
     def forget(self) -> None:
         """Nothing has been said yet; the graphs stay."""
@@ -136,9 +148,11 @@ class Recorder:
         return Sides(
             given,
             {
-                name: Side(manual.values[name], manual.bounds[name])
-                if manual is not None
-                else Side(given[name], in_dtype.bounds[name])
+                name: Side(given[name], in_dtype.bounds[name])
+                if manual is None
+                else Side(manual.values[name], in_case(in_dtype.bounds[name], batch.batched))
+                if manual.unbounded
+                else Side(manual.values[name], manual.bounds[name])
                 for name in names
             },
             {name: Side(reference.values[name], reference.bounds[name]) for name in names},
@@ -164,11 +178,15 @@ class Recorder:
             walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
             for name in _unfaithful(walked, known):
                 walked.bounds[name] = torch.full_like(walked.bounds[name], torch.inf)
+                self.unbounded.add(name)
                 self._note(
-                    f"The reference takes other operations for other numbers on the way to {name}: "
-                    "it cannot be recorded as one graph, so what depends on it is undecided. Use "
-                    "torch.where instead of if."
+                    f"The operations that the reference is recorded as give another dL/d{name} "
+                    "than torch's own kernels, which lose digits, or it looks at its numbers: "
+                    f"dL/d{name} is undecided. Write it out in simpler operations."
                 )
+        if walked.unbounded:
+            self.unbounded |= {n for n in names if _is_open(walked.values[n], walked.bounds[n])}
+        self._say_narrow("The reference", walked)
         for operation in sorted(walked.unbounded):
             self._note(
                 f"The reference uses {operation}, which has no rounding rule: what depends on it "
@@ -215,10 +233,14 @@ class Recorder:
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> GraphModule:
         try:
             return record(gradients, wide)
-        except RuntimeError as error:
+        except (torch.OutOfMemoryError, TwinError):
+            raise
+        except Exception as error:  # anything at all can come out of a stranger's code
+            looks = ", since it looks at its numbers" if "data-dependent" in str(error) else ""
+            mend = "use torch.where instead of if or item(), or" if looks else "mend it, or"
             raise TwinError(
-                f"{self.twin.name}: the reference cannot be recorded as one graph, since it looks "
-                f"at its numbers ({told(error)}): use torch.where instead of if."
+                f"{self.twin.name}: the reference cannot be recorded as one graph{looks} "
+                f"({told(error)}): {mend} write it in simpler operations."
             ) from error
 
     def _walk_manual(
@@ -252,9 +274,9 @@ class Recorder:
             self._manual[key] = None
             self._grant(f"it cannot be recorded: {told(error)}")
             return None
+        self._say_narrow("The manual side", walked)
         if walked.unbounded:
             self._grant(f"it uses {', '.join(sorted(walked.unbounded))}, without a rule")
-            return None
         return walked
 
     def _by_hand(self, values: Values, names: tuple[str, ...]) -> Values:
@@ -295,6 +317,9 @@ class Recorder:
             return
         self._missing_said = True
         for name in unused(self.twin.reference, answers.wide):
+            if name in answers.wide:
+                self._note(f"The loss does not depend on {name}, so dL/d{name} is 0.")
+                continue
             self._note(
                 f"The loss does not depend on {name} as the reference returns it, so dL/d{name} is "
                 "0: return the very tensor that goes on into the loss."
@@ -306,8 +331,32 @@ class Recorder:
             "reference in its dtype."
         )
 
+    def _say_narrow(self, side: str, walked: Walked) -> None:
+        if walked.narrow:
+            dtypes = " and ".join(
+                sorted(str(dtype).removeprefix("torch.") for dtype in walked.narrow)
+            )
+            self._note(
+                f"{side} computes in {dtypes} on the way, whatever its inputs are: it is judged by "
+                f"the rounding of {dtypes}."
+            )
+
     def _note(self, text: str) -> None:
         self.notes[text] = None
+
+
+def in_case(bound: Tensor, batched: bool) -> Tensor:
+    """The largest finite bound of each case, for operations of whose rounding nothing is known but
+    that all numbers may share in it, as in a Fourier transform."""
+    if bound.ndim <= batched or not bound.numel():
+        return bound
+    axes = list(range(int(batched), bound.ndim))
+    largest = bound.nan_to_num(nan=0.0, posinf=0.0).amax(axes, keepdim=True)
+    return torch.maximum(bound, largest)
+
+
+def _is_open(value: Tensor, bound: Tensor) -> bool:
+    return bool((bound.isinf() & value.isfinite()).any())
 
 
 def _copies(values: Values) -> Values:

@@ -1,17 +1,21 @@
 """What is done to every twin's inputs without its author's help: where backward passes go wrong.
 
 Each stress takes inputs as the author draws them and returns others of the same shapes and dtypes.
-Only floating inputs change; signs stay, so what had to be positive is positive still. A case that
-leaves the reference's domain this way (its loss, a value or a gradient is not finite any more) is
-put back as it was drawn.
+Signs stay, so what had to be positive is positive still, and integers that are all different (an
+order, say) stay as they are. A case that leaves the reference's domain this way (its loss, a value
+or a gradient is not finite any more) is put back as it was drawn.
 
     scaled up, scaled down    every input times its own power of ten, 10^0 to 10^5 or 10^-8 to 10^0
     mixed scales              the same number by number, 10^-3 to 10^3
     tied                      every number of an input is one of two, so that many are equal
     zeros                     a third of the numbers is exactly 0
     grid                      numbers rounded to halves: small numbers that hit thresholds exactly
-    strided                   the same numbers, laid out in memory backwards and with gaps
-    expanded                  the first slice of the first axis, repeated without a copy
+    equal                     half of an input's numbers are those of the one before it, where both
+                              have one shape; integers and booleans are one and the same throughout
+    strided                   the same numbers, laid out in memory backwards and with gaps, or
+                              channels last
+    expanded                  the first slice of the first axis, or one number, repeated without a
+                              copy
 """
 
 from collections.abc import Callable
@@ -30,11 +34,40 @@ def stressed(values: Values, stress: str, generator: np.random.Generator, cases:
 
     Numbers come from `generator` and are cast, so they do not depend on dtype and device.
     """
-    change = CHANGES[stress]
+    change = CHANGES.get(stress)
+    if change is None:  # the one that takes all inputs together
+        return _equal(values, generator, cases)
     return {
         name: change(value, generator, cases) if value.is_floating_point() else value
         for name, value in values.items()
     }
+
+
+def _equal(values: Values, generator: np.random.Generator, cases: bool) -> Values:
+    changed: Values = {}
+    before: dict[torch.Size, Tensor] = {}
+    for name, value in values.items():
+        if not value.is_floating_point():
+            changed[name] = _throughout(value, generator, cases)
+            continue
+        other = before.get(value.shape)
+        before[value.shape] = value
+        taken = torch.as_tensor(generator.random(tuple(value.shape)) < 0.5).to(value.device)
+        same = value if other is None else torch.where(taken, other.copysign(value), value)
+        changed[name] = same
+    return changed
+
+
+def _throughout(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    """One integer or boolean in each case, unless the integers of a case are all different."""
+    if not value.numel():
+        return value
+    flat = value.reshape(len(value) if cases else 1, -1)
+    if value.dtype == torch.bool:
+        drawn = torch.as_tensor(generator.random((len(flat), 1)) < 0.5).to(value.device)
+        return drawn.expand(flat.shape).reshape(value.shape)
+    different = (flat.sort(1).values.diff(dim=1) != 0).all(1, keepdim=True)
+    return torch.where(different, flat, flat[:, :1]).reshape(value.shape)
 
 
 def _power_of_ten(low: float, high: float, shape: tuple[int, ...], generator: np.random.Generator,
@@ -75,6 +108,8 @@ def _grid(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
 
 
 def _strided(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    if value.ndim == 4 and generator.random() < 0.5:
+        return value.contiguous(memory_format=torch.channels_last)
     axes = tuple(reversed(range(value.ndim)))
     room = value.new_zeros([2 * value.shape[axis] for axis in axes])
     every_second = room[(slice(None, None, 2),) * value.ndim].permute(axes)
@@ -83,6 +118,8 @@ def _strided(value: Tensor, generator: np.random.Generator, cases: bool) -> Tens
 
 
 def _expanded(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+    if value.ndim > 1 and value.numel() and generator.random() < 0.5:
+        return value[(slice(0, 1),) * value.ndim].expand(value.shape)  # as sum().backward() does
     return value[:1].expand(value.shape) if value.ndim else value
 
 

@@ -21,14 +21,18 @@ def leaves_of(values: Values) -> Values:
 
 
 def gradients(
-    outputs: Sequence[Tensor], leaves: Values, upstream: Sequence[Tensor] | None = None
+    outputs: Sequence[Tensor],
+    leaves: Values,
+    upstream: Sequence[Tensor] | None = None,
+    *,
+    retain_graph: bool = False,
 ) -> Values:
     """The outputs' gradients of the leaves, zero where there are none.
 
     upstream: the gradients to start from, in the shapes of the outputs; 1 where none are given.
     """
     wanted = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    found = _grad(outputs, list(wanted.values()), upstream)
+    found = _grad(outputs, list(wanted.values()), upstream, retain_graph=retain_graph)
     return dict(zip(wanted, found, strict=True))
 
 
@@ -74,20 +78,30 @@ def behind_gradients(
     function: Callable[..., Any], arguments: Values, upstream: Values
 ) -> tuple[str, ...]:
     """The names of the arguments and upstream gradients on which first-order gradients depend, as
-    autograd has recorded it.
+    autograd has recorded it; without arguments that have no gradient at all, by the function's own
+    word.
 
     Both are changed: autograd follows them from now on. Raises whatever differentiating twice does.
     """
     leaves = leaves_of({**arguments, **upstream})
-    wanted = [value for value in arguments.values() if value.requires_grad]
-    found = first_order(function, list(arguments.values()), wanted, list(upstream.values()))
-    recorded = [gradient.sum() for gradient in found if gradient.requires_grad]
+    wanted = {name: value for name, value in arguments.items() if value.requires_grad}
+    found = _grad(
+        floating(function(*arguments.values())),
+        list(wanted.values()),
+        list(upstream.values()),
+        create_graph=True,
+        materialize=False,
+    )
+    constant = [name for name, gradient in zip(wanted, found, strict=True) if gradient is None]
+    recorded = [one.sum() for one in found if one is not None and one.requires_grad]
     if not recorded:
         return ()
     # Not by torch.autograd.grad, which does not run what leads to no leaf, as what
     # once_differentiable leaves behind to raise.
     torch.autograd.backward(torch.stack(recorded).sum())
-    return tuple(name for name, leaf in leaves.items() if leaf.grad is not None)
+    return tuple(
+        name for name, leaf in leaves.items() if leaf.grad is not None and name not in constant
+    )
 
 
 def _grad(
@@ -96,6 +110,8 @@ def _grad(
     upstream: Sequence[Tensor] | None,
     *,
     create_graph: bool = False,
+    retain_graph: bool = False,
+    materialize: bool = True,
 ) -> tuple[Tensor, ...]:
     starts = upstream or [torch.ones_like(output) for output in outputs]
     moving = [(o, start) for o, start in zip(outputs, starts, strict=True) if o.requires_grad]
@@ -104,6 +120,7 @@ def _grad(
         wanted,
         [start for _, start in moving],
         create_graph=create_graph,
+        retain_graph=create_graph or retain_graph,
         allow_unused=True,
-        materialize_grads=True,
+        materialize_grads=materialize,
     )

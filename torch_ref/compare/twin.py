@@ -19,6 +19,7 @@ STRESS = (
     "tied",
     "zeros",
     "grid",
+    "equal",
     "strided",
     "expanded",
 )
@@ -70,7 +71,10 @@ class Draw:
         """The size of an axis, low to high inclusive: another one in other cases of a run.
 
         Few sets of sizes take turns, since each means recording the graphs anew.
+        Raises TwinError where low is above high.
         """
+        if low > high:
+            raise TwinError(f"draw.size({low}, {high}): the smallest size comes first.")
         return self.sizes(low, high)
 
     def cast(self, numbers: np.ndarray[Any, np.dtype[np.float64]] | float) -> Tensor:
@@ -93,7 +97,8 @@ class Twin:
     strata: the kinds of cases `inputs` can make, by turns; `dataclasses.replace` picks some.
     stress: what the harness does to the inputs of its own accord, by turns with `strata`; () for
         nothing.
-    notes(): what the report says besides, asked for after each case.
+    notes(): what the report says besides, asked for after each case; failures(): what it counts as
+        wrong besides the numbers.
 
     A loss of shape () makes it a *one-case* twin: `inputs` draws one case, each tensor of the shape
     it has in real life. A loss of shape (cases,) makes it a *batched* twin: `draw.cases`
@@ -107,6 +112,7 @@ class Twin:
     strata: tuple[str, ...] = ("ordinary",)
     stress: tuple[str, ...] = STRESS
     notes: Callable[[], Sequence[str]] = tuple
+    failures: Callable[[], Sequence[str]] = tuple
 
     @staticmethod
     def from_module(

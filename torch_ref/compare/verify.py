@@ -16,7 +16,7 @@ from torch_ref.compare.cases import Batch, Cases, shapes, widened
 from torch_ref.compare.comparison import Comparison, Found
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
-from torch_ref.compare.report import DIFFER, Diagnosis, Graph, Report, Row
+from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
 from torch_ref.compare.sides import Answers, Recorder
 from torch_ref.compare.twin import Twin, TwinError, Values
@@ -294,6 +294,8 @@ class Judge:
         row = tally.row(unit_roundoff, by_constants)
         if refused:
             row = replace(row, verdict=DIFFER)
+        elif row.verdict == AGREE and tally.name in self.recorder.unbounded:
+            row = replace(row, verdict=UNDECIDED)
         if row.worst_case is None:
             return row
         return replace(row, stratum=self.cases.stratum(int(row.worst_case.split(":")[1])))

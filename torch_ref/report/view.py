@@ -99,7 +99,7 @@ def _points(report: "Report") -> list[str]:
     elif report.verdict == "agree":
         found.append("Every difference is rounding.")
     elif report.verdict == "undecided":
-        found.append("For some quantity no element of any case can be judged.")
+        found.append("Of some quantity too little can be judged.")
     return [
         *found,
         *_few(report.notes, "notes"),

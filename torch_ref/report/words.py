@@ -22,7 +22,7 @@ def sentence(reports: "Sequence[Report]") -> str:
         return f"{hand}: every difference is rounding."
     if worst == "undecided":
         hand = f"The hand-written backward pass of {twin} is undecided{where}"
-        return f"{hand}: for some quantity no element of any case can be judged."
+        return f"{hand}: of some quantity too little can be judged."
     if not first.first_wrong:
         return f"The hand-written backward pass of {twin} breaks the contract{where}."
     wrong = "reference" if first.diagnosis.blame == "reference" else "hand-written backward pass"
@@ -43,7 +43,7 @@ def summary(report: "Report") -> str:
         return {
             "agree": "every difference is rounding",
             "differ": "the manual side breaks the contract, see above",
-            "undecided": "for some quantity no element of any case can be judged",
+            "undecided": "of some quantity too little can be judged",
         }[report.verdict]
     return "\n".join(report.closing_lines())
 

@@ -35,6 +35,11 @@ class Arithmetic:
         error = rounding(torch.tensor(number, dtype=torch.float64), self.dtype).item()
         return error / abs(number) if number else 0.0
 
+    def at_least(self, dtype: torch.dtype) -> "Arithmetic":
+        """This one, or that of a dtype that rounds more: code may compute in a dtype of its own."""
+        narrow = torch.finfo(dtype).eps / 2 > self.unit_roundoff > 0
+        return Arithmetic.of(dtype) if narrow else self
+
     def of_constants_only(self) -> "Arithmetic":
         """An arithmetic that rounds nothing but the numbers written in the code."""
         return replace(self, unit_roundoff=0.0, smallest_normal=0.0)

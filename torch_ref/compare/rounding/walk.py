@@ -18,12 +18,16 @@ from torch_ref.compare.twin import Values
 @dataclass
 class Walked:
     """What a walk gives: each output's float64 value and its bound, operations without a rule, and
-    the cases (one in all, where `cases` was not given) at which a gradient is a convention."""
+    the cases (one in all, where `cases` was not given) at which a gradient is a convention.
+
+    narrow: the dtypes in which the code computes though they round more than the walk's own.
+    """
 
     values: Values
     bounds: Values
     unbounded: set[str] = field(default_factory=set)
     kinks: Tensor | None = None
+    narrow: set[torch.dtype] = field(default_factory=set)
 
 
 def walk(
@@ -53,6 +57,7 @@ def walk(
         },
         walker.unbounded,
         walker.kinks,
+        walker.narrow,
     )
 
 
@@ -61,6 +66,7 @@ class _Walker:
         self.graph, self.arithmetic, self.cases = graph, arithmetic, cases
         self.unbounded: set[str] = set()
         self.kinks: Tensor | None = None
+        self.narrow: set[torch.dtype] = set()
 
     def run(self, flat: list[Any], flat_bounds: list[Any]) -> tuple[list[Any], list[Any]]:
         value: dict[Node, Any] = {}
@@ -94,15 +100,35 @@ class _Walker:
         inexact = any(_is_some(error) for error in errors)
         if not inexact and not rounds(node) and not has_kinks(node):
             return result, None
-        operation = Operation(node, args, kwargs, errors, result, self.arithmetic, self.report_kink)
+        arithmetic = self.arithmetic_of(node, args, kwargs, result)
+        operation = Operation(node, args, kwargs, errors, result, arithmetic, self.report_kink)
         error = self.bound(operation, inexact)
         if error is None or not floating(result):
             return result, error
-        largest = self.arithmetic.largest
+        error, largest = error.double(), arithmetic.largest
         if bool((result.abs() + error <= largest).all()):  # false for NaN
             return result, error
         steady = rule_for(operation) == pointwise and _steady(args, errors)
         return _overflowed(result, error, largest, steady)
+
+    def arithmetic_of(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> Arithmetic:
+        """The walk's own, unless the code computes in a dtype that rounds more, and does round:
+        counts and masks are exact in any."""
+        if not floating(result) or result.dtype == torch.float64:
+            return self.arithmetic
+        arithmetic = self.arithmetic.at_least(result.dtype)
+        if arithmetic is self.arithmetic:
+            return arithmetic
+        target: Any = node.target
+        wide = target(*pytree.tree_map_only(Tensor, _wide, args), **kwargs)
+        if wide.dtype == result.dtype:  # asked for by its name: a cast, or numbers in the code
+            wide = args[0] if floating(args[0] if args else None) else result
+        if bool((wide.double() == result.double()).all()):
+            return self.arithmetic
+        self.narrow.add(result.dtype)
+        return arithmetic
 
     def bound(self, operation: Operation, inexact: bool) -> Bound:
         rule = rule_for(operation)
@@ -122,6 +148,10 @@ class _Walker:
         else:
             found = mask.any().reshape(1)
         self.kinks = found if self.kinks is None else self.kinks | found
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.double() if value.is_floating_point() else value
 
 
 def _looked_up(arg: Any, value: dict[Node, Any]) -> Any:
@@ -165,7 +195,8 @@ def _steady(args: Any, errors: Any) -> Tensor | bool:
     steady: Tensor | bool = True
     for arg, error in zip(args, errors, strict=True):
         if isinstance(arg, Tensor) and isinstance(error, Tensor):
-            steady = steady & error.isfinite() & (error <= arg.abs() / 2)
+            small = error <= arg.abs() / 2 if floating(arg) else ~error  # else the open places
+            steady = steady & error.isfinite() & small
     return steady
 
 

@@ -1,0 +1,161 @@
+"""Twins as people bring them: what they do is judged rightly, or refused in one sentence."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from torch_ref import Draw, Twin, TwinError, verify
+
+Values = dict[str, Tensor]
+
+
+def one_case(manual: Callable[[Values], Any], **parts: Any) -> Twin:
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(draw.size(2, 6),))}
+
+    def reference(values: Values) -> Values:
+        return {"loss": (values["x"] ** 2).sum()}
+
+    return Twin("one case", **{"inputs": inputs, "reference": reference, "manual": manual, **parts})
+
+
+def test_python_numbers_keep_their_digits() -> None:
+    scalar = one_case(
+        lambda values: {"x": 0.2 * float(values["x"])},
+        inputs=lambda draw: {"x": draw.normal(shape=())},
+        reference=lambda values: {"loss": 0.1 * values["x"] ** 2},
+    )
+    verify(scalar, cases=33).assert_agreement()
+
+
+def test_a_hand_that_raises_on_its_second_run() -> None:
+    runs: list[int] = []
+
+    def manual(values: Values) -> Values:
+        runs.append(0)
+        if len(runs) == 2:
+            raise KeyError("x")
+        return {"x": 2 * values["x"]}
+
+    with pytest.raises(TwinError, match=r"manual raised KeyError at .* on a second run"):
+        verify(one_case(manual), cases=11)
+
+
+def test_a_reference_that_raises_for_some_sizes_alone() -> None:
+    def reference(values: Values) -> Values:
+        if len(values["x"]) == 6:
+            raise KeyError("six")
+        return {"loss": (values["x"] ** 2).sum()}
+
+    twin = one_case(lambda values: {"x": 2 * values["x"]}, reference=reference)
+    with pytest.raises(TwinError, match=r"one case: reference.* raised KeyError at .*: 'six'"):
+        verify(twin)
+
+
+def test_what_depends_on_an_unknown_operation_does_not_agree_for_its_zeros() -> None:
+    """Half of the numbers never get to the matrix inverse: their gradient is an exact 0."""
+    twin = one_case(
+        lambda values: {"x": torch.zeros_like(values["x"])},
+        inputs=lambda draw: {"x": draw.normal(shape=(3, 6)) + 2 * torch.eye(3, 6).to(draw.dtype)},
+        reference=lambda values: {"loss": torch.linalg.inv(values["x"][:, :3]).sum()},
+    )
+    report = verify(twin, cases=22)
+    assert (report.verdict, report.rows[0].undecided < 1) == ("undecided", True)
+    with pytest.raises(AssertionError, match="dL/dx is undecided: too little of it can be judged"):
+        report.assert_agreement()
+
+
+def test_torch_s_own_kernel_that_loses_digits_is_not_taken_for_branching() -> None:
+    """Its hardsigmoid multiplies by a float32 1/6, even in float64."""
+    twin = one_case(
+        lambda values: {"x": torch.zeros_like(values["x"])},
+        reference=lambda values: {"loss": torch.nn.functional.hardsigmoid(values["x"]).sum()},
+    )
+    report = verify(twin, cases=33)
+    assert report.verdict == "undecided"
+    assert "give another dL/dx than torch's own kernels" in report.notes[0]
+
+
+def test_a_hand_by_fourier_transform_shares_its_rounding() -> None:
+    """A row of zeros among the gradients comes out of the transform as small numbers."""
+
+    def manual(values: Values) -> Values:
+        there = torch.fft.rfft(2 * values["x"])
+        return {"x": torch.fft.irfft(there, n=len(values["x"]))}
+
+    report = verify(one_case(manual))
+    report.assert_agreement()
+    assert "aten._fft" in " ".join(report.notes)
+
+
+def test_code_in_float32_is_judged_as_such_and_said() -> None:
+    twin = one_case(lambda values: {"x": (2.2 * values["x"].float() / 1.1).to(values["x"].dtype)})
+    report = verify(twin)
+    report.assert_agreement()
+    assert "The manual side computes in float32 on the way" in report.notes[0]
+    assert 5 < report.rows[0].digits_manual < 9
+    wrong = replace(twin, manual=lambda values: {"x": 2.001 * values["x"].float().double()})
+    assert verify(wrong).verdict == "differ"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (lambda draw: {"x": draw.normal().requires_grad_()}, "x as a tensor that requires grad"),
+        (lambda draw: {"x": draw.normal() * float("nan")}, "inputs gave x with NaN in it"),
+        (
+            lambda draw: {"x": draw.normal(shape=(draw.size(5, 2),))},
+            "the smallest size comes first",
+        ),
+    ],
+)
+def test_inputs_that_cannot_be_used(inputs: Callable[[Draw], Values], sentence: str) -> None:
+    with pytest.raises(TwinError, match=sentence):
+        verify(one_case(lambda values: {"x": 2 * values["x"]}, inputs=inputs))
+
+
+def test_a_stress_is_no_string() -> None:
+    twin = one_case(lambda values: {"x": 2 * values["x"]}, stress="tied")
+    with pytest.raises(TwinError, match="stress must be a tuple of names"):
+        verify(twin)
+
+
+def test_a_name_in_other_letters_is_suggested() -> None:
+    report = verify(one_case(lambda values: {"X": 2 * values["x"]}), cases=11)
+    assert "did you mean x?" in report.failures[0]
+
+
+EQUAL = {
+    "two inputs equal": lambda x, y, m: bool((x == y).any()),
+    "no mask at all": lambda x, y, m: not bool(m.any()),
+    "a full mask": lambda x, y, m: bool(m.all()),
+    "one row, several columns": lambda x, y, m: x.shape[0] == 1 < x.shape[1],
+    "one column, several rows": lambda x, y, m: x.shape[1] == 1 < x.shape[0],
+    "as many rows as columns": lambda x, y, m: x.shape[0] == x.shape[1] > 1,
+}
+
+
+@pytest.mark.parametrize("when", EQUAL)
+def test_a_branch_on_equality_is_found(when: str) -> None:
+    def inputs(draw: Draw) -> Values:
+        shape = (draw.size(1, 9), draw.size(1, 12))
+        log = {name: draw.uniform(0.01, 0.2, shape=shape) for name in "xy"}
+        return {**log, "m": draw.booleans(shape=(16,))}
+
+    def manual(values: Values) -> Values:
+        x, y = values["x"], values["y"]
+        wrong = 3.0 if EQUAL[when](x, y, values["m"]) else 1.0
+        return {"x": (x.log() - y.log() + 1) * wrong}
+
+    twin = one_case(
+        manual,
+        inputs=inputs,
+        reference=lambda v: {
+            "loss": (v["x"] * (v["x"].log() - v["y"].log())).sum() + v["m"].sum() * 0.0
+        },
+    )
+    assert verify(twin, explain=False).verdict == "differ"
