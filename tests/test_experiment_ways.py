@@ -1,6 +1,7 @@
 """One training run three ways; what rounding may do to a trajectory, and what it may not."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import manual_bp
 from torch_ref.experiments import ranks
 from torch_ref.experiments.ranks import RankError, by_ranks
 from torch_ref.experiments.trajectory import (
+    WORLD,
     Descent,
     by_autograd,
     by_hand,
@@ -22,9 +24,11 @@ from torch_ref.experiments.ways import (
     GRADIENTS,
     HAND,
     RANKS,
+    UNIT_ROUNDOFF,
     Pair,
     accumulated,
     compared,
+    local_differences,
     step_jacobians,
 )
 
@@ -106,6 +110,26 @@ def test_the_bound_is_the_sum_of_what_each_step_adds() -> None:
     jacobians = torch.tensor([[[5.0]], [[-2.0]], [[0.5]]], dtype=torch.float64)
     local = torch.tensor([[1.0], [3.0], [4.0]], dtype=torch.float64)
     assert accumulated(jacobians, local).flatten().tolist() == [1, 2 + 3, 1 + 1.5 + 4]
+
+
+def test_what_one_step_may_add_is_both_gradients_and_both_updates(given: Descent) -> None:
+    """From 1 to 1.5 with gradients that are 2 off together: 0.02 * 2 + 2 u (0.5 + 1.5)."""
+    path = torch.tensor([[1.0], [1.5]], dtype=torch.float64)
+    added = local_differences(given, path, torch.zeros(1, 1, dtype=torch.float64))
+    assert added.item() == 2 * UNIT_ROUNDOFF * 2
+    added = local_differences(given, path, torch.full((1, 1), 2.0, dtype=torch.float64))
+    assert added.item() == pytest.approx(given.learning_rate * 2)
+
+
+def test_a_rank_descends_on_its_share_alone(
+    given: Descent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "DistributedDataParallel", lambda net: net)
+    shares = given.batches.chunk(WORLD, dim=1)
+    assert [share.shape for share in shares] == [(STEPS, 32)] * 2
+    for rank, share in enumerate(shares):
+        right = by_autograd(replace(given, batches=share))
+        assert torch.equal(ranks._descended(given, rank), right)
 
 
 @pytest.mark.parametrize("way", GRADIENTS)

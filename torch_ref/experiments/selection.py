@@ -1,6 +1,6 @@
 """How the protocol was chosen: candidates on validation years inside the training years alone.
 
-`python -m torch_ref.experiments.selection` prints the tables that `protocol.py` quotes. All that
+`python -m torch_ref.experiments.selection`, some minutes long, prints the tables that `protocol.py` quotes. All that
 it computes is computed on the series that `folds` gives, and these end before the test years.
 
 Four times a network learns from all years before two years, and is judged by its mean QLIKE on

@@ -142,8 +142,7 @@ class Training:
         self.curves[self.restart, self.step] = last
         if last < self.best:  # never of NaN
             self.best = last
-            parameters = self.net.state_dict()
-            self.best_parameters = {name: value.clone() for name, value in parameters.items()}
+            self.best_parameters = self.net.state_dict()  # the next restart has another network
 
 
 def drawn_network(generator: torch.Generator) -> AssignmentNet:
