@@ -1,7 +1,8 @@
 """How the protocol was chosen: candidates on validation years inside the training years alone.
 
-`python -m torch_ref.experiments.selection`, some minutes long, prints the tables that `protocol.py` quotes. All that
-it computes is computed on the series that `folds` gives, and these end before the test years.
+`python -m torch_ref.experiments.selection` takes some minutes and prints the tables that
+`protocol.py` quotes. All that it computes is computed on the series that `folds` gives, and these
+end before the test years.
 
 Four times a network learns from all years before two years, and is judged by its mean QLIKE on
 those two: 2006 and 2007, 2008 and 2009, 2010 and 2011, 2012 and 2013. GARCH and GJR-GARCH, fitted
