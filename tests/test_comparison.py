@@ -138,7 +138,7 @@ def test_the_hand_runs_twice_on_some_shards_only(shard: int, caught: bool) -> No
 
     judge = Judge(replace(small(), manual=manual), torch.float64, torch.device("cpu"), 0)
     judge.judge(judge.cases.batch(shard, 65 * SHARD))
-    assert bool(judge.recorder.failures) == caught
+    assert bool(judge.recorder.said.failures) == caught
 
 
 @pytest.mark.parametrize(("every", "given_up"), [(50, False), (6, False), (4, True), (1, True)])

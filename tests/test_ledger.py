@@ -18,6 +18,7 @@ import torch_ref.sweep.lines
 from torch_ref.compare.cases import SHARD
 from torch_ref.compare.histogram import BINS
 from torch_ref.compare.pooled import Pool
+from torch_ref.compare.said import Said
 from torch_ref.compare.verdict import Tally
 from torch_ref.sweep.identity import Identity
 from torch_ref.sweep.ledger import Ledger, LedgerError
@@ -80,12 +81,13 @@ tallies = st.builds(
     digits_reference=numbers, pool=st.builds(Pool, numbers, numbers, numbers, counts, numbers),
     histogram=st.lists(counts, min_size=BINS, max_size=BINS).map(tuple),
 )  # fmt: skip
-texts = st.lists(words, max_size=3).map(tuple)
+texts = st.lists(words, max_size=3).map(dict.fromkeys)
+said = st.builds(Said, *[texts] * len(fields(Said)))
 some = st.lists(tallies, max_size=4).map(lambda many: {one.name: one for one in many})
 
 
 @settings(deadline=None)
-@given(st.builds(Found, counts, counts, counts, some, texts, texts, texts, texts, texts))
+@given(st.builds(Found, counts, counts, counts, some, said))
 def test_what_was_found_reads_back_to_the_bit(one: Found) -> None:
     line = json.dumps(one.to_json(), allow_nan=False)
     again = Found.from_json(json.loads(line))

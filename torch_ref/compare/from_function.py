@@ -1,7 +1,6 @@
 """Twins of a custom autograd.Function, or of any kernel with a backward pass of its own."""
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch_ref.compare.cases import widened
 from torch_ref.compare.contract import told
 from torch_ref.compare.function_contract import breaches
+from torch_ref.compare.function_values import DIRECTION, MADE_HERE, TWICE, parts, split
 from torch_ref.compare.layout import copy_of
 from torch_ref.compare.reference import same_answers
 from torch_ref.compare.through_autograd import (
@@ -26,9 +26,6 @@ from torch_ref.compare.twin import Draw, Twin, TwinError, Values
 
 Outputs = Tensor | Sequence[Tensor]
 
-_TWICE, _DIRECTION = " (twice)", "direction of "
-_UPSTREAM = re.compile(r"upstream( \d+)?")
-_MADE_HERE = re.compile(rf"{_UPSTREAM.pattern}|.*{re.escape(_TWICE)}|{_DIRECTION}.*|loss")
 # What torch says, besides NotImplementedError, of a backward that cannot be differentiated.
 _NOT_TWICE = (
     "marked with @once_differentiable",
@@ -133,9 +130,9 @@ class _Function:
         values = {**given, **upstream}
         if self.again is None:
             self._try(values)
-        again = {f"{key}{_TWICE}": values[key].clone() for key in self.again or ()}
+        again = {f"{key}{TWICE}": values[key].clone() for key in self.again or ()}
         directions = {
-            f"{_DIRECTION}{key}": draw.normal(shape=tuple(value.shape))
+            f"{DIRECTION}{key}": draw.normal(shape=tuple(value.shape))
             for key, value in given.items()
             if self.again and value.is_floating_point()
         }
@@ -145,8 +142,8 @@ class _Function:
         return [f"double backward is not checked: {self.unclaimed}."] if self.unclaimed else []
 
     def reference_values(self, values: Values) -> Values:
-        once, again, directions = _parts(values)
-        arguments, upstream = _split(once)
+        once, again, directions = parts(values)
+        arguments, upstream = split(once)
         outputs = floating(self.reference(*arguments.values()))
         products = [(o * u).sum() for o, u in zip(outputs, upstream.values(), strict=True)]
         loss = torch.stack(products).sum()
@@ -157,7 +154,7 @@ class _Function:
     def gradients(self, values: Values) -> Values:
         # The harness may call from inference mode; here autograd is what is under test.
         with torch.inference_mode(False), torch.enable_grad():
-            once, again, directions = _parts({n: copy_of(v) for n, v in values.items()})
+            once, again, directions = parts({n: copy_of(v) for n, v in values.items()})
             found = self._once(once)
             if get_proxy_mode() is None:  # else it is being recorded, and there are no numbers
                 self._say_what_changed(once, values)
@@ -167,7 +164,7 @@ class _Function:
         return {name: value.detach() for name, value in found.items()}
 
     def _say_what_changed(self, after: Values, before: Values) -> None:
-        arguments, upstream = _split(after)
+        arguments, upstream = split(after)
         for name in arguments:
             if not same_answers({name: arguments[name].detach()}, {name: before[name]}):
                 self.failures[
@@ -182,7 +179,7 @@ class _Function:
                 ] = None
 
     def _once(self, values: Values) -> Values:
-        arguments, upstream = _split(values)
+        arguments, upstream = split(values)
         leaves = leaves_of(arguments)
         with self._saying(f"`apply`{_laid_out(arguments, 'arguments')}"):
             outputs = floating(self.apply(*leaves.values()))
@@ -195,8 +192,8 @@ class _Function:
 
     def _twice(self, once: Values, again: Values, directions: Values) -> Values:
         product = _second_order(self.apply, once, again, directions)
-        given = {f"{name}{_TWICE}": leaf for name, leaf in again.items()}
-        given |= {f"{_DIRECTION}{name}": leaf for name, leaf in directions.items()}
+        given = {f"{name}{TWICE}": leaf for name, leaf in again.items()}
+        given |= {f"{DIRECTION}{name}": leaf for name, leaf in directions.items()}
         return gradients([product], given)
 
     def _shapes(self, given: Values) -> list[tuple[int, ...]]:
@@ -247,7 +244,7 @@ class _Function:
 
     def _check_names(self, given: Values) -> None:
         for name in given:
-            if _MADE_HERE.fullmatch(name):
+            if MADE_HERE.fullmatch(name):
                 raise TwinError(
                     f'{self.name}: inputs gave "{name}", a name that from_function makes itself '
                     '("upstream", "upstream 2", "... (twice)", "direction of ...", "loss"): give '
@@ -322,28 +319,8 @@ def _is_not_twice_differentiable(error: BaseException | None) -> bool:
     return isinstance(error, NotImplementedError) or any(text in str(error) for text in _NOT_TWICE)
 
 
-def _parts(values: Values) -> tuple[Values, Values, Values]:
-    """The tensors of one call, those of the twice differentiated one, and the directions."""
-    again = {n.removesuffix(_TWICE): v for n, v in values.items() if n.endswith(_TWICE)}
-    directions = {
-        n.removeprefix(_DIRECTION): v for n, v in values.items() if n.startswith(_DIRECTION)
-    }
-    once = {
-        name: value
-        for name, value in values.items()
-        if not name.endswith(_TWICE) and not name.startswith(_DIRECTION)
-    }
-    return once, again, directions
-
-
-def _split(values: Values) -> tuple[Values, Values]:
-    """The arguments of a call, and its upstream gradients."""
-    upstream = {name: value for name, value in values.items() if _UPSTREAM.fullmatch(name)}
-    return {n: v for n, v in values.items() if n not in upstream}, upstream
-
-
 def _copies(values: Values) -> tuple[Values, Values]:
-    return _split({name: copy_of(value) for name, value in values.items()})
+    return split({name: copy_of(value) for name, value in values.items()})
 
 
 def _second_order(
@@ -351,5 +328,5 @@ def _second_order(
 ) -> Tensor:
     """The second-order part of the loss; what was not drawn once more is as in the first call."""
     values = {name: again.get(name, value.detach()) for name, value in once.items()}
-    arguments, upstream = _split(values)
+    arguments, upstream = split(values)
     return second_order(function, arguments, upstream, directions)

@@ -11,10 +11,12 @@ from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import as_tensors, check_answer, run_manual, told
+from torch_ref.compare.faithful import faithful, other_numbers, unfaithful
 from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.said import Said
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 
@@ -67,22 +69,14 @@ class Answers:
 class Recorder:
     """Runs and records both sides, and keeps the graphs of shapes it has met.
 
-    failures, notes, missing: what there is to say about the twin, each once, in order.
-    order, refused: the quantities that the hand gave, in backward order, and those among them that
-        cannot be compared (a wrong shape, dtype or device).
+    said: what there is to say about the twin.
     branches: whether the reference was seen to take other operations for other numbers.
-    unbounded: quantities of whose rounding too little is known to say that they agree.
     """
 
     twin: Twin
     dtype: torch.dtype
-    failures: dict[str, None] = field(default_factory=dict)
-    order: dict[str, None] = field(default_factory=dict)
-    refused: set[str] = field(default_factory=set)
-    notes: dict[str, None] = field(default_factory=dict)
-    missing: dict[str, None] = field(default_factory=dict)
+    said: Said = field(default_factory=Said)
     branches: bool = False
-    unbounded: set[str] = field(default_factory=set)
     _missing_said: bool = False
     _reference: dict[object, GraphModule] = field(default_factory=dict)
     _manual: dict[object, GraphModule | None] = field(default_factory=dict)
@@ -118,17 +112,14 @@ class Recorder:
                 f"{self.twin.name}: reference, or autograd through it, raised {told(error)}."
             ) from error
 
-    def forget(self) -> None:
-        """Nothing has been said yet; the graphs stay."""
-        for said in (self.order, self.refused, self.failures, self.notes, self.missing):
-            said.clear()
-
     def take(self, answers: Answers) -> None:
         """Keep what there is to say about a batch's answers."""
-        self.failures |= dict.fromkeys([*answers.failures, *answers.problems.values()])
-        self.order |= dict.fromkeys(answers.order)
-        self.refused |= {name for name in answers.problems if name in answers.known}
-        self.notes |= dict.fromkeys(answers.notes)
+        self.said.say(
+            failures=[*answers.failures, *answers.problems.values()],
+            order=answers.order,
+            refused=[name for name in answers.problems if name in answers.known],
+            notes=answers.notes,
+        )
         self._say_what_is_missing(answers)
 
     def bounded(self, batch: Batch, answers: Answers) -> Sides:
@@ -170,25 +161,27 @@ class Recorder:
             return gradients_by_autograd(self.twin.reference, values, names)
 
         if key not in self._reference:
-            self._reference[key] = self._recorded(gradients, _other_numbers(batch, wide))
+            self._reference[key] = self._recorded(gradients, other_numbers(batch, wide))
         walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
-        if not _faithful(walked, known):  # it branches on its numbers: record it on these
+        if not faithful(walked, known):  # it branches on its numbers: record it on these
             self.branches = True
             self._reference[key] = self._recorded(gradients, wide)
             walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
-            for name in _unfaithful(walked, known):
+            for name in unfaithful(walked, known):
                 walked.bounds[name] = torch.full_like(walked.bounds[name], torch.inf)
-                self.unbounded.add(name)
-                self._note(
+                self.said.say(unbounded=[name])
+                self.said.note(
                     f"The operations that the reference is recorded as give another dL/d{name} "
                     "than torch's own kernels, which lose digits, or it looks at its numbers: "
                     f"dL/d{name} is undecided. Write it out in simpler operations."
                 )
         if walked.unbounded:
-            self.unbounded |= {n for n in names if _is_open(walked.values[n], walked.bounds[n])}
+            self.said.say(
+                unbounded=[n for n in names if _is_open(walked.values[n], walked.bounds[n])]
+            )
         self._say_narrow("The reference", walked)
         for operation in sorted(walked.unbounded):
-            self._note(
+            self.said.note(
                 f"The reference uses {operation}, which has no rounding rule: what depends on it "
                 "is undecided. Write it out in simpler operations, or add a rule (CONTRIBUTING)."
             )
@@ -257,7 +250,7 @@ class Recorder:
         try:
             if key not in self._manual:
                 by_hand = partial(self._by_hand, names=names)
-                self._manual[key] = record(by_hand, _other_numbers(batch, wide))
+                self._manual[key] = record(by_hand, other_numbers(batch, wide))
             graph = self._manual[key]
             if graph is None:
                 return None
@@ -305,28 +298,27 @@ class Recorder:
     ) -> bool:
         """Whether the graph gives what the hand gives; a walk that overflows, as the dtype under
         test does, is no witness against it: one in float64 is."""
-        if _faithful(walked, expected):
+        if faithful(walked, expected):
             return True
-        return self.dtype != torch.float64 and _faithful(walk(graph, wide, FLOAT64), expected)
+        return self.dtype != torch.float64 and faithful(walk(graph, wide, FLOAT64), expected)
 
     def _say_what_is_missing(self, answers: Answers) -> None:
-        self.missing |= dict.fromkeys(
-            name for name in answers.wide if name in answers.known and name not in answers.order
-        )
+        wanted = [name for name in answers.wide if name in answers.known]
+        self.said.say(missing=[name for name in wanted if name not in answers.order])
         if self._missing_said:
             return
         self._missing_said = True
         for name in unused(self.twin.reference, answers.wide):
             if name in answers.wide:
-                self._note(f"The loss does not depend on {name}, so dL/d{name} is 0.")
+                self.said.note(f"The loss does not depend on {name}, so dL/d{name} is 0.")
                 continue
-            self._note(
+            self.said.note(
                 f"The loss does not depend on {name} as the reference returns it, so dL/d{name} is "
                 "0: return the very tensor that goes on into the loss."
             )
 
     def _grant(self, why: str) -> None:
-        self._note(
+        self.said.note(
             f"The manual side has no rounding bound of its own ({why}): it is granted that of the "
             "reference in its dtype."
         )
@@ -336,13 +328,10 @@ class Recorder:
             dtypes = " and ".join(
                 sorted(str(dtype).removeprefix("torch.") for dtype in walked.narrow)
             )
-            self._note(
+            self.said.note(
                 f"{side} computes in {dtypes} on the way, whatever its inputs are: it is judged by "
                 f"the rounding of {dtypes}."
             )
-
-    def _note(self, text: str) -> None:
-        self.notes[text] = None
 
 
 def in_case(bound: Tensor, batched: bool) -> Tensor:
@@ -361,39 +350,3 @@ def _is_open(value: Tensor, bound: Tensor) -> bool:
 
 def _copies(values: Values) -> Values:
     return {name: copy_of(value) for name, value in values.items()}
-
-
-def _other_numbers(batch: Batch, wide: Values) -> Values:
-    """Inputs laid out alike with other numbers: a graph that depends on its numbers then shows.
-
-    The batch's cases in another order; of a single case, the floating numbers backwards and a bit
-    smaller.
-    """
-    if batch.batched:
-        return {name: value.flip(0) for name, value in wide.items()}
-    return {
-        name: copy_of(value, _backwards) if value.is_floating_point() else value
-        for name, value in wide.items()
-    }
-
-
-def _backwards(numbers: Tensor) -> Tensor:
-    return 0.875 * numbers.flip(tuple(range(numbers.ndim)))
-
-
-def _faithful(walked: Walked, expected: Values) -> bool:
-    return not _unfaithful(walked, expected)
-
-
-def _unfaithful(walked: Walked, expected: Values) -> list[str]:
-    """The quantities whose recorded numbers are not the computed ones, up to rounding."""
-    return [
-        name
-        for name, value in walked.values.items()
-        if bool(
-            (
-                ((value - expected[name]).abs() > 2 * walked.bounds[name])
-                & value.isfinite() & expected[name].isfinite()
-            ).any()
-        )
-    ]  # fmt: skip

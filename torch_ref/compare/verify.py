@@ -244,7 +244,7 @@ class Judge:
         self.suspects.clear()
         self.unsuspected.clear()
         self.at_kinks = 0
-        self.recorder.forget()
+        self.recorder.said.clear()
 
     def _keep(self, batch: Batch, kept: dict[object, list[Batch]]) -> None:
         alike = kept[() if batch.batched else shapes(batch.inputs)]
@@ -253,10 +253,11 @@ class Judge:
 
     def report(self, cases: int, *, explain: bool = True) -> Report:
         """Everything found so far, as a report over that many cases."""
+        said = self.recorder.said
         rows = tuple(
-            self._row(self.tallies.get(name, Tally(name)), refused=name in self.recorder.refused)
-            for name in self.recorder.order
-            if name in self.tallies or name in self.recorder.refused
+            self._row(self.tallies.get(name, Tally(name)), refused=name in said.refused)
+            for name in said.order
+            if name in self.tallies or name in said.refused
         )
         wrong = tuple(row.name for row in rows if row.verdict == DIFFER)
         diagnosis = Diagnosis()
@@ -269,9 +270,9 @@ class Judge:
             device=str(self.device),
             seed=self.seed,
             rows=rows,
-            failures=tuple(self.recorder.failures),
-            notes=tuple(self.recorder.notes),
-            missing=tuple(self.recorder.missing),
+            failures=tuple(said.failures),
+            notes=tuple(said.notes),
+            missing=tuple(said.missing),
             kinks=self.at_kinks / cases,
             batched=self.cases.batched,
             diagnosis=diagnosis,
@@ -294,7 +295,7 @@ class Judge:
         row = tally.row(unit_roundoff, by_constants)
         if refused:
             row = replace(row, verdict=DIFFER)
-        elif row.verdict == AGREE and tally.name in self.recorder.unbounded:
+        elif row.verdict == AGREE and tally.name in self.recorder.said.unbounded:
             row = replace(row, verdict=UNDECIDED)
         if row.worst_case is None:
             return row

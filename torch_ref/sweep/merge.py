@@ -34,12 +34,7 @@ def merged(judge: Judge, ledger: Ledger) -> Report:
 
 def _add(judge: Judge, found: Found) -> None:
     judge.add(found.tallies.values(), found.kinks)
-    recorder = judge.recorder
-    recorder.order |= dict.fromkeys(found.order)
-    recorder.refused |= set(found.refused)
-    recorder.failures |= dict.fromkeys(found.failures)
-    recorder.notes |= dict.fromkeys(found.notes)
-    recorder.missing |= dict.fromkeys(found.missing)
+    judge.recorder.said.add(found.said)
 
 
 def _looked_at(judge: Judge, ledger: Ledger, wrong: list[int]) -> Judge:

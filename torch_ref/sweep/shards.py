@@ -6,11 +6,12 @@ does it, when, and after what.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch_ref.compare.cases import SHARD, Batch, Cases
 from torch_ref.compare.pooled import Pool
+from torch_ref.compare.said import Said
 from torch_ref.compare.verdict import Tally
 from torch_ref.compare.verify import Judge
 
@@ -62,19 +63,15 @@ class Plan:
 class Found:
     """What judging a shard found.
 
-    tallies: of each quantity that could be compared. kinks: how many cases met one. order, refused,
-    failures, notes, missing: as `Recorder` has them, of this shard alone.
+    tallies: of each quantity that could be compared. kinks: how many cases met one. said: of this
+    shard alone.
     """
 
     shard: int
     cases: int
     kinks: int
     tallies: dict[str, Tally]
-    order: tuple[str, ...] = ()
-    refused: tuple[str, ...] = ()
-    failures: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
+    said: Said = field(default_factory=Said)
 
     @property
     def wrong(self) -> bool:
@@ -83,23 +80,21 @@ class Found:
     def to_json(self) -> dict[str, Any]:
         """Plain lists, strings and numbers, from which `from_json` makes the same to the bit."""
         tallies = {name: _plain(_values(tally)[1:]) for name, tally in self.tallies.items()}
-        return {field.name: getattr(self, field.name) for field in fields(self)} | {
-            "tallies": tallies
-        }
+        counts = {name: getattr(self, name) for name in ("shard", "cases", "kinks")}
+        return {**counts, "tallies": tallies, **self.said.as_lists()}
 
     @staticmethod
     def from_json(line: dict[str, Any]) -> "Found":
         """Raises KeyError, TypeError or ValueError where the line is not one of `to_json`."""
         tallies = {name: _tally(name, values) for name, values in line["tallies"].items()}
-        texts = ("order", "refused", "failures", "notes", "missing")
-        return Found(
-            line["shard"], line["cases"], line["kinks"], tallies, *(tuple(line[n]) for n in texts)
-        )
+        said = Said()
+        said.say(**{one.name: line[one.name] for one in fields(Said)})
+        return Found(line["shard"], line["cases"], line["kinks"], tallies, said)
 
 
 def _values(one: Tally | Pool) -> list[Any]:
     """By place and not by name: the names would double the length of a line."""
-    return [getattr(one, field.name) for field in fields(one)]
+    return [getattr(one, each.name) for each in fields(one)]
 
 
 def _plain(value: Any) -> Any:
@@ -114,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tally(name: str, values: list[Any]) -> Tally:
-    keys = [field.name for field in fields(Tally)][1:]
+    keys = [each.name for each in fields(Tally)][1:]
     found = dict(zip(keys, map(_number, values), strict=True))
     worst = {key: _number(value) for key, value in found["worst"].items()}
     if "element" in worst:
@@ -133,15 +128,6 @@ def judged(judge: Judge, plan: Plan, shard: int) -> Found:
     judge.forget()
     for batch in plan.batches(judge.cases, shard):
         judge.judge(batch)
-    recorder = judge.recorder
-    return Found(
-        shard,
-        plan.count(shard),
-        judge.at_kinks,
-        dict(judge.tallies),
-        tuple(recorder.order),
-        tuple(sorted(recorder.refused)),
-        tuple(recorder.failures),
-        tuple(recorder.notes),
-        tuple(recorder.missing),
-    )
+    said = Said()
+    said.add(judge.recorder.said)
+    return Found(shard, plan.count(shard), judge.at_kinks, dict(judge.tallies), said)

@@ -20,12 +20,21 @@ VAGUE = 0.02  # a limit known less well, relatively, is said with its range
 class Condition:
     """A condition in words, and where it holds: bool, flat.
 
-    by_size: whether it compares numbers that vary without a step, such as z < -3.
+    by_size: whether it compares numbers that vary without a step, such as z < -3. number: the one
+    that a quantity is equal to, or different from, where it is such a condition.
     """
 
     text: str
     mask: Tensor
     by_size: bool = False
+    number: float | None = None
+
+    def tells_elements_apart(self, question: Question) -> bool:
+        """Whether it does so within a draw: all elements of one may be the same number, as where a
+        tensor repeats it without a copy. Halves and whole numbers may be meant all the same."""
+        if self.number is None or question.batched or (2 * self.number).is_integer():
+            return True
+        return any(bool(holds.any() and not holds.all()) for holds in question.split(self.mask))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +87,8 @@ def selecting(question: Question, right: Tensor) -> list[Condition]:
         condition = _threshold(quantity, wrong, right)
         if condition is None:
             continue
-        if quantity.credible(question, telling, by_size=condition.by_size):
+        credible = quantity.credible(question, telling, by_size=condition.by_size)
+        if credible and condition.tells_elements_apart(question):
             found.append(condition)
     return found or _comparisons(question, quantities, right, telling)
 
@@ -97,10 +107,10 @@ def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | 
     first = float(inside[0])
     if bool((inside == first).all()) and not bool((outside == first).any()):
         text = quantity.zero if first == 0 and quantity.zero else f"{label} == {written(first)}"
-        return Condition(text, numbers == first)
+        return Condition(text, numbers == first, number=first)
     other = float(outside[0])
     if bool((outside == other).all()) and not bool((inside == other).any()):
-        return Condition(f"{label} != {written(other)}", numbers != other)
+        return Condition(f"{label} != {written(other)}", numbers != other, number=other)
     both_signs = bool((numbers < 0).any()) and bool((numbers > 0).any())
     for text, size in ((label, numbers), (f"|{label}|", numbers.abs()))[: 1 + both_signs]:
         low, high = size[wrong], size[right]

@@ -1,0 +1,45 @@
+"""Whether a recorded graph does what it was recorded from: it is tried on other numbers."""
+
+from torch import Tensor
+
+from torch_ref.compare.cases import Batch
+from torch_ref.compare.layout import copy_of
+from torch_ref.compare.rounding import Walked
+from torch_ref.compare.twin import Values
+
+
+def other_numbers(batch: Batch, wide: Values) -> Values:
+    """Inputs laid out alike with other numbers: a graph that depends on its numbers then shows.
+
+    The batch's cases in another order; of a single case, the floating numbers backwards and a bit
+    smaller.
+    """
+    if batch.batched:
+        return {name: value.flip(0) for name, value in wide.items()}
+    return {
+        name: copy_of(value, _backwards) if value.is_floating_point() else value
+        for name, value in wide.items()
+    }
+
+
+def _backwards(numbers: Tensor) -> Tensor:
+    return 0.875 * numbers.flip(tuple(range(numbers.ndim)))
+
+
+def faithful(walked: Walked, expected: Values) -> bool:
+    """Whether the graph gives the numbers that were computed, up to rounding."""
+    return not unfaithful(walked, expected)
+
+
+def unfaithful(walked: Walked, expected: Values) -> list[str]:
+    """The quantities whose recorded numbers are not the computed ones, up to rounding."""
+    return [
+        name
+        for name, value in walked.values.items()
+        if bool(
+            (
+                ((value - expected[name]).abs() > 2 * walked.bounds[name])
+                & value.isfinite() & expected[name].isfinite()
+            ).any()
+        )
+    ]  # fmt: skip
