@@ -106,9 +106,9 @@ def joined(sides: list[Side]) -> Side:
 
 
 def agree(left: Side, right: Side) -> Tensor:
-    """Where both can be the same number, elementwise; False where one is infinite or not one."""
+    """Where both can be the same number, elementwise; False where one is not a number."""
     result: Tensor = (left.value - right.value).abs() <= left.bound + right.bound
-    return result & left.value.isfinite() & right.value.isfinite()
+    return result
 
 
 def _rounding(value: Tensor, operations: int) -> Tensor:

@@ -57,8 +57,9 @@ class Question:
 
     @cached_property
     def wrong(self) -> Tensor:
-        """Decided elements that rounding does not explain, bool."""
-        return self.decided & ~agree(self.manual, self.expected)
+        """Decided elements that rounding does not explain, bool; infinite ones of the hand are."""
+        explained = agree(self.manual, self.expected) & self.manual.value.isfinite()
+        return self.decided & ~explained
 
     @cached_property
     def right(self) -> Tensor:

@@ -170,7 +170,8 @@ def _fitted_lines(
     smallest, largest = torch.cat(lows), torch.cat(highs)
     if not bool((smallest <= largest)[counts].all()):
         return None
-    middle, radius = (smallest + largest) / 2, (largest - smallest) / 2
+    # of a line without any number to tell, c can be anything: 0, give or take infinity
+    middle, radius = ((smallest + largest) / 2).nan_to_num(nan=0.0), (largest - smallest) / 2
     return times(Side(middle, radius), factor), torch.cat(long)
 
 
