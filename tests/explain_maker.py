@@ -36,7 +36,8 @@ class Maker:
         if not value.is_floating_point():
             return Side(value, torch.zeros(value.shape, dtype=torch.float64))
         noise = torch.rand(value.shape, generator=self.generator, dtype=torch.float64) - 0.5
-        bound = RELATIVE * (value.abs() + value.abs().nanmean() / 100)  # sums may have cancelled
+        size = torch.where(value.isfinite(), value.abs(), torch.nan)
+        bound = RELATIVE * (size + size.nanmean() / 100).nan_to_num(nan=0.0)  # sums may cancel
         return Side(value + bound * noise, bound)
 
     def evidence(self, name: str, manual: Tensor, paths: Tensors) -> Evidence:

@@ -118,6 +118,25 @@ def shifted(maker: Maker) -> Evidence:
     return maker.evidence("x", (dy @ weight).roll(1, 1), {"y": dy @ weight})
 
 
+@scenario("dL/dx is shifted by 1 along axis 1, whatever comes in at its start")
+def shifted_by_padding(maker: Maker) -> Evidence:
+    _, weight, dy = linear(maker, *sizes(maker))
+    right = dy @ weight
+    manual = torch.cat((maker.normal(len(right), 1), right[:, :-1]), 1)
+    return maker.evidence("x", manual, {"y": right})
+
+
+@scenario(
+    "dL/dx is dL/dy / w where dL/dy / (1 + w^2) belongs; some of its numbers are infinite, or none "
+    "at all"
+)
+def divided_by_what_is_0(maker: Maker) -> Evidence:
+    w, dy = maker.normal(20), maker.normal(20)
+    w[3], dy[7], w[7] = 0.0, 0.0, 0.0
+    maker.values["w"], maker.gradients["y"] = w, dy
+    return maker.evidence("x", dy / w, {"y": dy / (1 + w * w)})
+
+
 @scenario("dL/dx is dL/dy @ W.T where dL/dy @ W belongs")
 def weight_transposed(maker: Maker) -> Evidence:
     _, weight, dy = linear(maker, 7, 4, 4)

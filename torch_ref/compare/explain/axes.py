@@ -1,6 +1,6 @@
 """The right numbers in the wrong places: transposed, flipped, or shifted along an axis."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
@@ -54,6 +54,38 @@ def rearranged_term(question: Question) -> Answer | None:
                 has = f"is {other_text} * {text} {move.text}"
                 return Answer(f"{has} where {belongs.product} belongs", predicted)
     return None
+
+
+def shifted(question: Question) -> Answer | None:
+    """The expected gradient shifted along an axis, as by padding on the wrong side; what comes in at
+    its end may be anything."""
+    shapes = [draw.manual.value.shape for draw in question.draws]
+    parts = question.split_side(question.expected)
+    for axis in range(int(question.batched), min(len(shape) for shape in shapes)):
+        for step in (1, -1, 2, -2):
+            inside = question.within(_kept(shapes, axis, step))
+            if 2 * int(inside.wrong.sum()) < int(question.wrong.sum()):
+                continue
+            rolled = [
+                Side(part.value.roll(step, axis), part.bound.roll(step, axis)) for part in parts
+            ]
+            predicted = joined(rolled)
+            if inside.answered_by(predicted):
+                end = "start" if step > 0 else "end"
+                says = f"is shifted by {step} along axis {axis}, whatever comes in at its {end}"
+                return Answer(says, predicted)
+    return None
+
+
+def _kept(shapes: Sequence[torch.Size], axis: int, step: int) -> Tensor:
+    """Where a shifted tensor has numbers of its own, flat over all draws."""
+    masks = []
+    for shape in shapes:
+        at = torch.arange(shape[axis]) - step
+        kept = (at >= 0) & (at < shape[axis])
+        like = [-1 if other == axis else 1 for other in range(len(shape))]
+        masks.append(kept.reshape(like).expand(shape).reshape(-1))
+    return torch.cat(masks)
 
 
 def _moved(question: Question, side: Side) -> Iterator[tuple[Move, Side]]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from torch_ref.compare.explain.additions import extra_term
-from torch_ref.compare.explain.axes import rearranged, rearranged_term
+from torch_ref.compare.explain.axes import rearranged, rearranged_term, shifted
 from torch_ref.compare.explain.clipping import clipped
 from torch_ref.compare.explain.constants import constant_ratio, no_number, same_number, zero
 from torch_ref.compare.explain.differences import difference_instead
@@ -54,6 +54,7 @@ HYPOTHESES: tuple[Hypothesis, ...] = (
     rearranged,
     wrong_product,
     rearranged_term,
+    shifted,
     wrong_path,
     exchanged_factors,
     difference_instead,
@@ -92,11 +93,26 @@ def explain(draws: Sequence[Evidence]) -> Explanation:
         question = Question.of([_on_cpu(draw) for draw in draws])
         if not bool(question.wrong.any()):
             return Explanation(f"{subject} is right in every decided element", False)
-        for hypothesis in HYPOTHESES:
-            answer = hypothesis(question)
-            if answer is not None:
-                return Explanation(f"{subject} {answer.predicate}", True)
+        answer = _first_that_holds(question)
+        if answer is not None:
+            return Explanation(f"{subject} {answer.predicate}", True)
+        finite = question.within(question.manual.value.isfinite())
+        answer = _first_that_holds(finite) if _tells_more(finite, question) else None
+        if answer is not None:
+            says = f"{answer.predicate}; some of its numbers are infinite, or none at all"
+            return Explanation(f"{subject} {says}", True)
         return Explanation(f"{subject}: no known pattern; {nearest_facts(question)}", False)
+
+
+def _first_that_holds(question: Question) -> Answer | None:
+    return next((answer for find in HYPOTHESES if (answer := find(question))), None)
+
+
+def _tells_more(finite: Question, question: Question) -> bool:
+    """Whether some of the hand's numbers are infinite or none, but most of the wrong ones are not:
+    one mistake may make both, such as a division by what can be 0."""
+    wrong = int(finite.wrong.sum())
+    return int(question.wrong.sum()) / 2 <= wrong < int(question.wrong.sum())
 
 
 def _on_cpu(draw: Evidence) -> Evidence:
