@@ -57,8 +57,8 @@ def rearranged_term(question: Question) -> Answer | None:
 
 
 def shifted(question: Question) -> Answer | None:
-    """The expected gradient shifted along an axis, as by padding on the wrong side; what comes in at
-    its end may be anything."""
+    """The expected gradient shifted along an axis, as by padding on the wrong side; what comes in
+    at its end may be anything."""
     shapes = [draw.manual.value.shape for draw in question.draws]
     parts = question.split_side(question.expected)
     for axis in range(int(question.batched), min(len(shape) for shape in shapes)):
