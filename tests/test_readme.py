@@ -36,6 +36,7 @@ INSTEAD = {
     "pytest tests/test_functions.py -rP": "",
     "python bench/false_alarms.py": "",
     "python bench/power.py": "",
+    "python bench/detection_curve.py": "",
 }
 COMMANDS = sorted(set(re.findall(r"`((?:gradtwin|python|pytest) [^`]*)`", README)))
 
