@@ -214,3 +214,37 @@ def test_what_cannot_be_called_is_refused(given: Any, sentence: str) -> None:
 def test_a_builtin_goes_by_its_own_name() -> None:
     gelu = torch.nn.functional.gelu
     assert Twin.from_function(gelu, gelu, inputs).name == "gelu"
+
+
+class TwiceWhereRepeated(Right):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        x, w = ctx.saved_tensors
+        y = x.tanh()
+        return (2.0 if 0 in g.stride() else 1.0) * g * w * (1 - y * y), g * y
+
+
+class TwiceWhereStrided(Right):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        x, w = ctx.saved_tensors
+        y = x.tanh()
+        return (1.0 if g.is_contiguous() else 2.0) * g * w * (1 - y * y), g * y
+
+
+@pytest.mark.parametrize(
+    ("function", "where"),
+    [(TwiceWhereRepeated, "repeats its numbers without a copy"),
+     (TwiceWhereStrided, "is not contiguous")],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_layout_is_part_of_the_explanation(
+    function: type[Function], where: str, dtype: torch.dtype
+) -> None:
+    twin = Twin.from_function(function.apply, scaled, inputs)
+    report = verify(twin, dtype=dtype)
+    assert (
+        report.explanation == f"dL/dx is 2 times the truth, only where an input {where} in memory"
+    )

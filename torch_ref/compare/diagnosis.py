@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
-from torch_ref.compare.explain import Evidence, explain
-from torch_ref.compare.layout import layout
+from torch_ref.compare.explain import Evidence, Explanation, explain
+from torch_ref.compare.layout import has_gaps, layout, repeats
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
@@ -61,8 +61,10 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         for name, draws in evidence.items()
     }
     told = [
-        _REFERENCE_IS_WRONG.format(name) if blame[name] == "reference" else explain(draws)
-        for name, draws in evidence.items()
+        _REFERENCE_IS_WRONG.format(name)
+        if blame[name] == "reference"
+        else _explained(seen[name], name)
+        for name in evidence
     ]
     return Diagnosis(
         mistakes=tuple(own),
@@ -70,6 +72,30 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         explained=tuple(isinstance(one, str) or one.known for one in told),
         blame=blame[own[0]],
     )
+
+
+def _explained(seen: "list[Local]", name: str) -> Explanation:
+    """What a mistake looks like; where it shows for some layouts alone, what it is like there."""
+    where, wrong = _in_memory(seen, name)
+    found = explain([local.evidence(name) for local in wrong])
+    return replace(found, sentence=found.sentence + where)
+
+
+def _in_memory(seen: "list[Local]", name: str) -> "tuple[str, list[Local]]":
+    """Whether how inputs lie in memory tells the wrong draws from the right ones, and the draws to
+    look at: then the wrong ones."""
+    wrong = [local for local in seen if local.is_wrong(name)]
+    right = [local for local in seen if not local.is_wrong(name)]
+    for has, text in (
+        (repeats, "repeats its numbers without a copy"),
+        (has_gaps, "is not contiguous"),
+    ):
+        tells = all(has(local.batch.inputs) for local in wrong) and not any(
+            has(local.batch.inputs) for local in right
+        )
+        if tells and len(wrong) > 1 and len(right) > 1:
+            return f", only where an input {text} in memory", wrong
+    return "", seen
 
 
 def _all(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> "list[Local]":

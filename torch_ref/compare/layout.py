@@ -13,6 +13,16 @@ def layout(values: Values) -> tuple[object, ...]:
     return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
 
 
+def repeats(values: Values) -> bool:
+    """Whether a tensor repeats numbers without a copy, as `expand` does."""
+    return any(0 in value.stride() and value.numel() > 1 for value in values.values())
+
+
+def has_gaps(values: Values) -> bool:
+    """Whether a tensor is not contiguous in memory, whatever the reason."""
+    return any(not value.is_contiguous() for value in values.values())
+
+
 def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: base) -> Tensor:
     """The same numbers in memory of their own, laid out alike; with a `change`, numbers of the same
     shape made from them."""

@@ -99,8 +99,9 @@ def explain(draws: Sequence[Evidence]) -> Explanation:
         finite = question.within(question.manual.value.isfinite())
         answer = _first_that_holds(finite) if _tells_more(finite, question) else None
         if answer is not None:
-            says = f"{answer.predicate}; some of its numbers are infinite, or none at all"
-            return Explanation(f"{subject} {says}", True)
+            says = answer.predicate.removesuffix(" everywhere")
+            beside = "some of its numbers are infinite, or none at all"
+            return Explanation(f"{subject} {says}; {beside}", True)
         return Explanation(f"{subject}: no known pattern; {nearest_facts(question)}", False)
 
 
