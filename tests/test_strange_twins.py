@@ -118,6 +118,36 @@ def test_inputs_that_cannot_be_used(inputs: Callable[[Draw], Values], sentence: 
         verify(one_case(lambda values: {"x": 2 * values["x"]}, inputs=inputs))
 
 
+def test_inputs_that_cannot_be_drawn_again() -> None:
+    twin = one_case(
+        lambda values: {"x": 2 * values["x"]},
+        inputs=lambda draw: {"x": torch.randn(3).to(draw.dtype)},
+    )
+    with pytest.raises(TwinError, match="inputs made other numbers of the same draw"):
+        verify(twin)
+
+
+def test_a_loss_that_is_not_a_number() -> None:
+    twin = one_case(
+        lambda values: {"x": 2 * values["x"]},
+        reference=lambda values: {"loss": (values["x"] * float("nan")).sum()},
+    )
+    with pytest.raises(TwinError, match="the loss is NaN on the first case"):
+        verify(twin)
+
+
+def test_a_reference_that_cannot_take_a_layout() -> None:
+    """Its cases under that stress are the drawn ones, and the report says so."""
+    twin = one_case(
+        lambda values: {"x": 2 * values["x"]},
+        inputs=lambda draw: {"x": draw.normal(shape=(draw.size(2, 4), 3))},
+        reference=lambda values: {"loss": (values["x"].view(-1) ** 2).sum()},
+    )
+    report = verify(twin)
+    report.assert_agreement()
+    assert any('Under the stress "strided" the reference raises' in note for note in report.notes)
+
+
 def test_a_stress_is_no_string() -> None:
     twin = one_case(lambda values: {"x": 2 * values["x"]}, stress="tied")
     with pytest.raises(TwinError, match="stress must be a tuple of names"):

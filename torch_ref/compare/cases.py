@@ -15,6 +15,7 @@ from torch import Tensor
 from torch_ref.compare.contract import (
     call,
     check_cases,
+    check_drawn_alike,
     check_inputs,
     check_loss,
     check_reference,
@@ -51,22 +52,31 @@ class Batch:
 
 
 class Cases:
-    """All cases of a twin for a seed, in one dtype on one device. Raises TwinError."""
+    """All cases of a twin for a seed, in one dtype on one device. Raises TwinError.
+
+    notes: what is worth saying about how they came about, each once.
+    """
 
     def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
         self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
+        self.notes: dict[str, None] = {}
 
     @cached_property
     def batched(self) -> bool:
         """Whether one draw holds many cases: the loss then has one number a case."""
         check_strata(self.twin)
-        generator = self._generator(0)
-        draw = self._draw(generator, PROBE, self.twin.strata[0], partial(_any_size, generator))
-        inputs = call(self.twin, "inputs", draw)
-        check_inputs(self.twin, inputs, draw)
+        inputs = self._probe()
+        check_drawn_alike(self.twin, inputs, self._probe())
         batched = check_loss(self.twin, widened(inputs), PROBE)
         check_reference(self.twin, widened(inputs))
         return batched
+
+    def _probe(self) -> Values:
+        generator = self._generator(0)
+        draw = self._draw(generator, PROBE, self.twin.strata[0], partial(_any_size, generator))
+        inputs: Values = call(self.twin, "inputs", draw)
+        check_inputs(self.twin, inputs, draw)
+        return inputs
 
     @property
     def strata(self) -> tuple[str, ...]:
@@ -136,9 +146,9 @@ class Cases:
         if stratum in own:
             return drawn
         changed = stressed(drawn, stratum, generator, self.batched)
-        return self._in_domain(drawn, changed)
+        return self._in_domain(drawn, changed, stratum)
 
-    def _in_domain(self, drawn: Values, changed: Values) -> Values:
+    def _in_domain(self, drawn: Values, changed: Values, stress: str) -> Values:
         """The changed inputs where the reference is finite on them, the drawn ones elsewhere."""
         wide = widened(changed)
         try:
@@ -146,7 +156,12 @@ class Cases:
                 values = {**wide, **self.twin.reference(dict(wide))}
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # a stranger's code may raise anything outside its domain
+        except Exception as error:  # a stranger's code may raise anything outside its domain
+            raised = type(error).__name__
+            self.notes[
+                f'Under the stress "{stress}" the reference raises {raised}: such cases are judged '
+                "as they were drawn."
+            ] = None
             return drawn
         # 0 times a finite number is 0, and NaN otherwise: cheaper than asking for each
         zeros = [

@@ -100,6 +100,15 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
         raise TwinError(f"{twin.name}: inputs gave no floating tensor: there is no gradient.")
 
 
+def check_drawn_alike(twin: Twin, once: Values, again: Values) -> None:
+    """Raise TwinError where inputs made other numbers of one draw: no case could be replayed."""
+    if not same_answers(once, again):
+        raise TwinError(
+            f"{twin.name}: inputs made other numbers of the same draw on a second run: take random "
+            "numbers from the helpers of `draw` or from draw.generator alone."
+        )
+
+
 def _check_kind(twin: Twin, part: str, name: str, value: Tensor) -> None:
     if value.is_complex() or value.layout != torch.strided:
         kind = "complex" if value.is_complex() else "sparse"
@@ -147,6 +156,10 @@ def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:
                 f"{twin.name}: reference gave another tensor for its input {name}: give what is "
                 "made of it a name of its own."
             )
+    if values["loss"].is_floating_point() and bool(values["loss"].isnan().all()):
+        raise TwinError(
+            f"{twin.name}: the loss is NaN on the first case: there is nothing to judge."
+        )
     shape = tuple(values["loss"].shape)
     if shape not in ((), (probe,)):
         raise TwinError(

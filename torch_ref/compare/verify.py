@@ -225,6 +225,7 @@ class Judge:
 
     def _take(self, batch: Batch, answers: Answers, looked: Looked | None = None) -> None:
         self.recorder.take(answers)
+        self.recorder.said.say(notes=self.cases.notes)
         tallies, kinks = looked or self._tallied(batch, self.comparison(batch, answers))
         self.example = self.example or _first_case(batch)
         self.add(tallies, kinks)
@@ -245,6 +246,7 @@ class Judge:
         self.unsuspected.clear()
         self.at_kinks = 0
         self.recorder.said.clear()
+        self.cases.notes.clear()
 
     def _keep(self, batch: Batch, kept: dict[object, list[Batch]]) -> None:
         alike = kept[() if batch.batched else shapes(batch.inputs)]
