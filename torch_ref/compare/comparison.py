@@ -1,5 +1,8 @@
 """Both sides of a batch held against each other; where many batches follow, soon in less time.
 
+Switched off: a review found that a replay can give another verdict, drops questions about values
+that torch itself makes, and forgets how tensors lie in memory. What it is meant to do:
+
 On the CPU the second whole shard's comparison is recorded, operation by operation, and compiled
 while others go on. From then on it is replayed: the same bits in a third of the time. Where a
 question that was asked on the way is answered otherwise, or there is no compiler, all is as it was.
@@ -21,7 +24,8 @@ from torch_ref.compare.tape import CannotRecordError, Replay, record
 from torch_ref.compare.verdict import Compared, compare
 from torch_ref.fused.compiler import NoCompilerError
 
-MANY = 3_000_000  # cases from which on compiling, some 15 s the first time, is worth its while
+# Cases from which on compiling, some 15 s the first time, would be worth its while: 3 million.
+MANY = math.inf
 # A replay without an answer is a debt that so many others pay off; with too much debt none follow.
 PRICE, MOST_DEBT = 4, 64
 Found = tuple[dict[str, Compared], Tensor | None]  # by quantity, and the cases at kinks
