@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_ref import Draw, Twin
 from torch_ref.compare import DTYPES, Cases
-from torch_ref.compare.cases import set_of_sizes
+from torch_ref.compare.sizes import set_of_sizes
 
 CASES = 7
 FLOATING: dict[str, Callable[..., Tensor]] = {

@@ -1,7 +1,6 @@
 """How this project's plots look, and how they are written; needs matplotlib."""
 
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ matplotlib.use("agg")  # no display is needed, and none is asked for
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from torch_ref.report.files import replace_file
 
 # Okabe and Ito's palette, told apart by colour-blind eyes.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -37,10 +38,4 @@ def save(figure: Figure, path: Path) -> None:
         options = {"dpi": PNG_DOTS}
     written = io.BytesIO()
     figure.savefig(written, format=path.suffix[1:].lower(), **options)
-    target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(written.getvalue())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    replace_file(path, written.getvalue())

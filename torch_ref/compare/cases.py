@@ -22,6 +22,7 @@ from torch_ref.compare.contract import (
     check_strata,
 )
 from torch_ref.compare.layout import laid_out_as
+from torch_ref.compare.sizes import any_size, set_of_sizes, way_of
 from torch_ref.compare.stress import LAYOUT, stressed
 from torch_ref.compare.twin import Draw, Twin, Values
 
@@ -73,7 +74,7 @@ class Cases:
 
     def _probe(self) -> Values:
         generator = self._generator(0)
-        draw = self._draw(generator, PROBE, self.twin.strata[0], partial(_any_size, generator))
+        draw = self._draw(generator, PROBE, self.twin.strata[0], partial(any_size, generator))
         inputs: Values = call(self.twin, "inputs", draw)
         check_inputs(self.twin, inputs, draw)
         return inputs
@@ -114,8 +115,7 @@ class Cases:
             turn = index // len(self.strata)
             stratum = self.stratum(index)
             chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
-            way = SIZES[chosen]() if chosen < len(SIZES) else _any_size
-            sizes = partial(way, self._generator(chosen, sizes=True))
+            sizes = partial(way_of(chosen), self._generator(chosen, sizes=True))
             inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
         return Batch(inputs, index, 1, self.batched)
 
@@ -124,7 +124,7 @@ class Cases:
         generator = self._generator(shard)
         each = -(-SHARD // len(self.strata))
         parts = [
-            self._part(generator, each, stratum, turn, partial(_any_size, generator))
+            self._part(generator, each, stratum, turn, partial(any_size, generator))
             for turn, stratum in enumerate(self.strata)
         ]
         return {
@@ -198,71 +198,3 @@ def _wide(value: Tensor) -> Tensor:
 
 def shapes(values: Values) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(value.shape) for value in values.values())
-
-
-def _any_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return int(generator.integers(low, high + 1))
-
-
-def _prime_size(generator: np.random.Generator, low: int, high: int) -> int:
-    primes = [n for n in range(max(low, 2), high + 1) if all(n % k for k in range(2, n))]
-    return int(generator.choice(primes or [high]))
-
-
-def _odd_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return int(generator.choice([n for n in range(low, high + 1) if n % 2] or [high]))
-
-
-def _even_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return int(generator.choice([n for n in range(low, high + 1) if n % 2 == 0] or [high]))
-
-
-def _smallest_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return low
-
-
-def _largest_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return high
-
-
-class _OneSmallest:
-    """The smallest size for one axis alone, and what `others` gives for the rest."""
-
-    def __init__(self, axis: int, others: Callable[[np.random.Generator, int, int], int]) -> None:
-        self.axis, self.others, self.asked = axis, others, 0
-
-    def __call__(self, generator: np.random.Generator, low: int, high: int) -> int:
-        smallest = self.asked == self.axis
-        self.asked += 1
-        return low if smallest else self.others(generator, low, high)
-
-
-class _EqualSizes:
-    """One size for all axes, as far as each may have it."""
-
-    def __init__(self) -> None:
-        self.size: int | None = None
-
-    def __call__(self, generator: np.random.Generator, low: int, high: int) -> int:
-        if self.size is None:
-            self.size = _any_size(generator, low, high)
-        return min(max(self.size, low), high)
-
-
-# By turns: code that is right for even sizes, or where none is 1, need not be right for others.
-# Each is made anew for a case, since some know what was asked before.
-SIZES: tuple[Callable[[], Callable[[np.random.Generator, int, int], int]], ...] = (
-    lambda: _any_size,
-    lambda: _prime_size,
-    lambda: _smallest_size,
-    lambda: _OneSmallest(0, _odd_size),
-    lambda: _largest_size,
-    _EqualSizes,
-    lambda: _OneSmallest(1, _even_size),
-)
-
-
-def set_of_sizes(turn: int) -> int:
-    """Which set of sizes a turn of all strata has: a new one in each of the first 8 turns, then one
-    more whenever the turns have doubled, since each means recording both sides anew."""
-    return turn if turn < 8 else turn % (8 + turn.bit_length() - 3)

@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.layout import copy_of
-from torch_ref.compare.reference import gradients_by_autograd, same_answers
+from torch_ref.compare.reference import changed, gradients_by_autograd, same_answers
 from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
 
 # What torch says where a tensor is changed in place that repeats its numbers without a copy.
@@ -24,13 +25,33 @@ def call(twin: Twin, part: str, argument: Any) -> Any:
     Raises TwinError for whatever it raises, with the place; out of memory goes through as it is.
     """
     function: Callable[[Any], Any] = getattr(twin, part)
-    try:
+    with Saying(twin.name, part):
         return function(argument)
-    except (torch.OutOfMemoryError, TwinError):
-        raise
-    except Exception as error:  # anything at all can come out of a stranger's code
+
+
+@dataclass(frozen=True)
+class Saying:
+    """Raises TwinError for whatever `what` raises, a stranger's code; out of memory goes through as
+    it is. mend: what to add to the sentence.
+
+    A class, since a generator's frames would stand in the place that is said.
+    """
+
+    name: str
+    what: str
+    mend: str = ""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(
+            error, (torch.OutOfMemoryError, TwinError)
+        ):
+            return
         in_place = " (it must leave its inputs as they are)" if _IN_PLACE in str(error) else ""
-        raise TwinError(f"{twin.name}: {part} raised {told(error)}{in_place}.") from error
+        said = f"{self.name}: {self.what} raised {told(error)}{in_place}{self.mend}."
+        raise TwinError(said) from error
 
 
 def told(error: Exception) -> str:
@@ -47,6 +68,13 @@ def told(error: Exception) -> str:
         return f"{type(error).__name__}: {text.rstrip('.')}"
     place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}"
     return f"{type(error).__name__} at {place}: {text.rstrip('.')}"
+
+
+def check_functions(whose: str, **functions: Any) -> None:
+    """Raise TwinError for what cannot be called, by its name."""
+    for name, one in functions.items():
+        if not callable(one):
+            raise TwinError(f"{whose}: {name} must be a function; got {one!r}.")
 
 
 def check_strata(twin: Twin) -> None:
@@ -179,12 +207,12 @@ def check_reference(twin: Twin, inputs: Values) -> None:
     given = {name: copy_of(value) for name, value in inputs.items()}
     with torch.no_grad():
         first = call(twin, "reference", given)
-    for name, value in inputs.items():
-        if name not in given or not same_answers({name: given[name]}, {name: value}):
-            raise TwinError(
-                f"{twin.name}: reference changed its input {name} in place: it must leave its "
-                "inputs as they are."
-            )
+    overwritten = changed(inputs, given)
+    if overwritten:
+        raise TwinError(
+            f"{twin.name}: reference changed its input {overwritten[0]} in place: it must leave "
+            "its inputs as they are."
+        )
     with torch.no_grad():
         again = call(twin, "reference", dict(inputs))
     if not same_answers(first, again):
@@ -259,33 +287,28 @@ def _breaches(answer: dict[str, Any], given: Values, inputs: Values) -> list[str
         for name, value in answer.items()
         if not isinstance(value, Tensor) and not _convertible(value)
     ]
-    changed = [
+    overwritten = [
         f"manual changed its input {name} in place: it must leave its inputs as they are."
-        for name in inputs
-        if name not in given or not same_answers({name: given[name]}, {name: inputs[name]})
+        for name in changed(inputs, given)
     ]
     recorded = [
         f"manual let autograd record dL/d{name}: it must not use autograd (see torch.no_grad)."
         for name, value in answer.items()
         if getattr(value, "requires_grad", False)
     ]
-    return [*strays, *changed, *recorded]
+    return [*strays, *overwritten, *recorded]
 
 
 def _without_autograd(twin: Twin, inputs: Values) -> tuple[Any, str]:
-    try:
-        with torch.inference_mode():
-            return twin.manual({name: copy_of(value) for name, value in inputs.items()}), ""
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        return {}, f"manual lets autograd record: it fails under torch.inference_mode ({error})."
-    except TwinError:
-        raise
-    except Exception as error:  # anything at all can come out of a stranger's code
-        raise TwinError(
-            f"{twin.name}: manual raised {told(error)} on a second run with the same inputs."
-        ) from error
+    with Saying(twin.name, "manual", " on a second run with the same inputs"):
+        try:
+            with torch.inference_mode():
+                return twin.manual({name: copy_of(value) for name, value in inputs.items()}), ""
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            wrong = f"it fails under torch.inference_mode ({error})"
+            return {}, f"manual lets autograd record: {wrong}."
 
 
 def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str, str]:

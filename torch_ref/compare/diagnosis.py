@@ -63,8 +63,8 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     told = [
         _REFERENCE_IS_WRONG.format(name)
         if blame[name] == "reference"
-        else _explained(seen[name], name)
-        for name in evidence
+        else _explained(seen[name], draws)
+        for name, draws in evidence.items()
     ]
     return Diagnosis(
         mistakes=tuple(own),
@@ -74,28 +74,25 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     )
 
 
-def _explained(seen: "list[Local]", name: str) -> Explanation:
+def _explained(seen: "list[Local]", draws: list[Evidence]) -> Explanation:
     """What a mistake looks like; where it shows for some layouts alone, what it is like there."""
-    where, wrong = _in_memory(seen, name)
-    found = explain([local.evidence(name) for local in wrong])
+    wrong = [local.is_wrong(draw.name) for local, draw in zip(seen, draws, strict=True)]
+    where = _in_memory(seen, wrong)
+    found = explain([draw for draw, is_wrong in zip(draws, wrong) if is_wrong] if where else draws)
     return replace(found, sentence=found.sentence + where)
 
 
-def _in_memory(seen: "list[Local]", name: str) -> "tuple[str, list[Local]]":
-    """Whether how inputs lie in memory tells the wrong draws from the right ones, and the draws to
-    look at: then the wrong ones."""
-    wrong = [local for local in seen if local.is_wrong(name)]
-    right = [local for local in seen if not local.is_wrong(name)]
+def _in_memory(seen: "list[Local]", wrong: list[bool]) -> str:
+    """How inputs lie in memory in the wrong draws and in no right one; "" if that does not tell."""
+    if not 1 < sum(wrong) < len(wrong) - 1:
+        return ""
     for has, text in (
         (repeats, "repeats its numbers without a copy"),
         (has_gaps, "is not contiguous"),
     ):
-        tells = all(has(local.batch.inputs) for local in wrong) and not any(
-            has(local.batch.inputs) for local in right
-        )
-        if tells and len(wrong) > 1 and len(right) > 1:
-            return f", only where an input {text} in memory", wrong
-    return "", seen
+        if [has(local.batch.inputs) for local in seen] == wrong:
+            return f", only where an input {text} in memory"
+    return ""
 
 
 def _all(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...]) -> "list[Local]":

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from torch_ref.compare.cases import widened
-from torch_ref.compare.contract import told
+from torch_ref.compare.contract import Saying, check_functions, told
 from torch_ref.compare.function_contract import breaches
-from torch_ref.compare.function_values import DIRECTION, MADE_HERE, TWICE, parts, split
-from torch_ref.compare.layout import copy_of
-from torch_ref.compare.reference import same_answers
+from torch_ref.compare.function_values import DIRECTION, MADE_HERE, TWICE, UPSTREAM, parts, split
+from torch_ref.compare.layout import copy_of, has_gaps
+from torch_ref.compare.reference import changed
 from torch_ref.compare.through_autograd import (
     behind_gradients,
     floating,
@@ -33,6 +32,14 @@ _NOT_TWICE = (
     "no autograd formula was registered",  # torch.library.custom_op
     "compiled with non-empty donated buffers",  # torch.compile, too
     "is not implemented",  # an operation in it without a derivative
+)
+_CHANGED_ARGUMENT = (
+    "`apply` or its backward changes the argument {} in place: copy it first (mark_dirty is for a "
+    "result that is the argument)."
+)
+_CHANGED_UPSTREAM = (
+    'the backward of `apply` changes its upstream gradient ("{}") in place: others may need it, '
+    "copy it first."
 )
 
 
@@ -68,7 +75,8 @@ def from_function(
     double backward, or reference raise, where they return different shapes, and where inputs uses a
     name that is made here.
     """
-    _check_functions(apply, reference, inputs)
+    _check_is_no_class(apply)
+    check_functions("from_function", apply=apply, reference=reference, inputs=inputs)
     function = _Function(name or _name_of(apply), apply, reference, inputs)
     return Twin(
         function.name,
@@ -80,14 +88,11 @@ def from_function(
     )
 
 
-def _check_functions(apply: Any, reference: Any, inputs: Any) -> None:
+def _check_is_no_class(apply: object) -> None:
     if isinstance(apply, type) and issubclass(apply, torch.autograd.Function):
         raise TwinError(
             f"from_function needs a Function's `apply`: give {apply.__name__}.apply, not the class."
         )
-    for name, one in (("apply", apply), ("reference", reference), ("inputs", inputs)):
-        if not callable(one):
-            raise TwinError(f"from_function: {name} must be a function; got {one!r}.")
 
 
 def _name_of(apply: Callable[..., Outputs]) -> str:
@@ -164,19 +169,9 @@ class _Function:
         return {name: value.detach() for name, value in found.items()}
 
     def _say_what_changed(self, after: Values, before: Values) -> None:
-        arguments, upstream = split(after)
-        for name in arguments:
-            if not same_answers({name: arguments[name].detach()}, {name: before[name]}):
-                self.failures[
-                    f"`apply` or its backward changes the argument {name} in place: copy it first "
-                    "(mark_dirty is for a result that is the argument)."
-                ] = None
-        for name in upstream:
-            if not same_answers({name: upstream[name]}, {name: before[name]}):
-                self.failures[
-                    f'the backward of `apply` changes its upstream gradient ("{name}") in place: '
-                    "others may need it, copy it first."
-                ] = None
+        for name in changed({name: before[name] for name in after}, after):
+            sentence = _CHANGED_UPSTREAM if UPSTREAM.fullmatch(name) else _CHANGED_ARGUMENT
+            self.failures[sentence.format(name)] = None
 
     def _once(self, values: Values) -> Values:
         arguments, upstream = split(values)
@@ -264,36 +259,14 @@ class _Function:
                 f"{self.name}: autograd cannot follow `apply`: its result has no grad_fn."
             )
 
-    def _saying(self, what: str) -> "_Saying":
-        return _Saying(self.name, what)
-
-
-@dataclass(frozen=True)
-class _Saying:
-    """Raises TwinError for whatever `what` raises; out of memory goes through as it is.
-
-    A class, since a generator's frames would stand in the place that is said.
-    """
-
-    name: str
-    what: str
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(
-            error, (torch.OutOfMemoryError, TwinError)
-        ):
-            return
-        mend = "; mend it, or forbid it with once_differentiable" if "double" in self.what else ""
-        raise TwinError(f"{self.name}: {self.what} raised {told(error)}{mend}.") from error
+    def _saying(self, what: str) -> Saying:
+        mend = "; mend it, or forbid it with once_differentiable" if "double" in what else ""
+        return Saying(self.name, what, mend)
 
 
 def _laid_out(values: Values, what: str) -> str:
     """How these lie in memory, where that is worth saying of code that raises."""
-    gaps = any(not value.is_contiguous() for value in values.values())
-    return f", for {what} that are not contiguous," if gaps else ""
+    return f", for {what} that are not contiguous," if has_gaps(values) else ""
 
 
 def _kind(result: Any) -> str:

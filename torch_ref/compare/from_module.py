@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from torch_ref.compare.contract import check_functions
 from torch_ref.compare.twin import Draw, Twin, TwinError, Values
 
 
@@ -46,7 +47,8 @@ def from_module(
     """
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     called = name or type(module).__name__
-    _check_kinds(called, module, loss, manual, inputs)
+    _check_kinds(called, module)
+    check_functions(called, loss=loss, manual=manual, inputs=inputs)
     module = copy.deepcopy(module)
     named = {key: value.detach().clone() for key, value in module.named_parameters()}
     parameters = {n: v.double().cpu() for n, v in named.items() if v.is_floating_point()}
@@ -94,12 +96,9 @@ def from_module(
     return Twin(called, drawn, reference, manual)
 
 
-def _check_kinds(called: str, module: Any, loss: Any, manual: Any, inputs: Any) -> None:
+def _check_kinds(called: str, module: Any) -> None:
     if not isinstance(module, nn.Module):
         raise TwinError(f"from_module needs an nn.Module, such as Linear(2, 3); got {module!r}.")
-    for key, one in (("loss", loss), ("manual", manual), ("inputs", inputs)):
-        if not callable(one):
-            raise TwinError(f"{called}: {key} must be a function; got {one!r}.")
     for key, value in [*module.named_parameters(), *module.named_buffers()]:
         if isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer)):
             raise TwinError(f"{called}: {key} has no shape yet: run the module once first.")

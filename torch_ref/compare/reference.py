@@ -107,6 +107,15 @@ def same_answers(left: Values, right: Values) -> bool:
     return left.keys() == right.keys() and all(_identical(left[name], right[name]) for name in left)
 
 
+def changed(before: Values, after: Values) -> list[str]:
+    """The names of `before` that are gone, or whose numbers are others now."""
+    return [
+        name
+        for name, value in before.items()
+        if name not in after or not _identical(after[name], value)
+    ]
+
+
 def _identical(left: Tensor, right: Tensor) -> bool:
     if not (isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape):
         return False

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
-from torch_ref.compare.contract import as_tensors, check_answer, run_manual, told
+from torch_ref.compare.contract import Saying, as_tensors, check_answer, run_manual, told
 from torch_ref.compare.faithful import faithful, other_numbers, unfaithful
 from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.pooled import Pool
@@ -103,14 +103,8 @@ class Recorder:
         return Answers(wide, fit, expected, known, tuple(answer), problems, breaches, notes)
 
     def _by_autograd(self, wide: Values) -> Values:
-        try:
+        with Saying(self.twin.name, "reference, or autograd through it,"):
             return gradients_by_autograd(self.twin.reference, wide)
-        except (torch.OutOfMemoryError, TwinError):
-            raise
-        except Exception as error:  # anything at all can come out of a stranger's code
-            raise TwinError(
-                f"{self.twin.name}: reference, or autograd through it, raised {told(error)}."
-            ) from error
 
     def take(self, answers: Answers) -> None:
         """Keep what there is to say about a batch's answers."""

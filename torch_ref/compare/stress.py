@@ -26,6 +26,8 @@ from torch import Tensor
 
 from torch_ref.compare.twin import Values
 
+OfOne = Callable[[Tensor, np.random.Generator, bool], Tensor]
+OfAll = Callable[[Values, np.random.Generator, bool], Values]
 LAYOUT = ("strided", "expanded")  # of a whole tensor: a batch of many cases has one
 
 
@@ -34,13 +36,19 @@ def stressed(values: Values, stress: str, generator: np.random.Generator, cases:
 
     Numbers come from `generator` and are cast, so they do not depend on dtype and device.
     """
-    change = CHANGES.get(stress)
-    if change is None:  # the one that takes all inputs together
-        return _equal(values, generator, cases)
-    return {
-        name: change(value, generator, cases) if value.is_floating_point() else value
-        for name, value in values.items()
-    }
+    return CHANGES[stress](values, generator, cases)
+
+
+def _each(change: OfOne) -> OfAll:
+    """The change of every floating input by itself."""
+
+    def changed(values: Values, generator: np.random.Generator, cases: bool) -> Values:
+        return {
+            name: change(value, generator, cases) if value.is_floating_point() else value
+            for name, value in values.items()
+        }
+
+    return changed
 
 
 def _equal(values: Values, generator: np.random.Generator, cases: bool) -> Values:
@@ -53,8 +61,7 @@ def _equal(values: Values, generator: np.random.Generator, cases: bool) -> Value
         other = before.get(value.shape)
         before[value.shape] = value
         taken = torch.as_tensor(generator.random(tuple(value.shape)) < 0.5).to(value.device)
-        same = value if other is None else torch.where(taken, other.copysign(value), value)
-        changed[name] = same
+        changed[name] = value if other is None else torch.where(taken, other.copysign(value), value)
     return changed
 
 
@@ -81,7 +88,7 @@ def _one_each(value: Tensor, cases: bool) -> tuple[int, ...]:
     return (len(value), *(1,) * (value.ndim - 1)) if cases else ()
 
 
-def _scaled(low: float, high: float) -> Callable[[Tensor, np.random.Generator, bool], Tensor]:
+def _scaled(low: float, high: float) -> OfOne:
     def change(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
         return value * _power_of_ten(low, high, _one_each(value, cases), generator, value)
 
@@ -123,13 +130,14 @@ def _expanded(value: Tensor, generator: np.random.Generator, cases: bool) -> Ten
     return value[:1].expand(value.shape) if value.ndim else value
 
 
-CHANGES: dict[str, Callable[[Tensor, np.random.Generator, bool], Tensor]] = {
-    "scaled up": _scaled(0, 5),
-    "scaled down": _scaled(-8, 0),
-    "mixed scales": _mixed_scales,
-    "tied": _tied,
-    "zeros": _zeros,
-    "grid": _grid,
-    "strided": _strided,
-    "expanded": _expanded,
+CHANGES: dict[str, OfAll] = {
+    "scaled up": _each(_scaled(0, 5)),
+    "scaled down": _each(_scaled(-8, 0)),
+    "mixed scales": _each(_mixed_scales),
+    "tied": _each(_tied),
+    "zeros": _each(_zeros),
+    "grid": _each(_grid),
+    "equal": _equal,
+    "strided": _each(_strided),
+    "expanded": _each(_expanded),
 }

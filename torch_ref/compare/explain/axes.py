@@ -13,7 +13,7 @@ from torch_ref.compare.explain.columns import Column
 from torch_ref.compare.explain.evidence import Answer
 from torch_ref.compare.explain.forms import Factor
 from torch_ref.compare.explain.products import belonging
-from torch_ref.compare.explain.question import Question
+from torch_ref.compare.explain.question import Question, along
 from torch_ref.compare.verdict import Side
 
 MOST_AXES = 4
@@ -83,8 +83,7 @@ def _kept(shapes: Sequence[torch.Size], axis: int, step: int) -> Tensor:
     for shape in shapes:
         at = torch.arange(shape[axis]) - step
         kept = (at >= 0) & (at < shape[axis])
-        like = [-1 if other == axis else 1 for other in range(len(shape))]
-        masks.append(kept.reshape(like).expand(shape).reshape(-1))
+        masks.append(along(kept, axis, shape).reshape(-1))
     return torch.cat(masks)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_ref.compare.explain.columns import Column, columns, numeric
 from torch_ref.compare.explain.numbers import shortest_between, written
-from torch_ref.compare.explain.question import ELEMENTS_NEEDED, Question
+from torch_ref.compare.explain.question import ELEMENTS_NEEDED, Question, along
 
 BITS_NEEDED = 30.0  # log2 of the number of ways to choose as many elements as are wrong
 SAMPLE = 256
@@ -216,15 +216,12 @@ def _places(question: Question) -> Iterator[Quantity]:
     """The index along each axis, from both ends."""
     shapes = [draw.manual.value.shape for draw in question.draws]
     for axis in range(min(len(shape) for shape in shapes)):
-        along = [
-            torch.arange(shape[axis], dtype=torch.float64)
-            .reshape([-1 if other == axis else 1 for other in range(len(shape))])
-            .expand(shape)
-            for shape in shapes
+        index = [
+            along(torch.arange(shape[axis], dtype=torch.float64), axis, shape) for shape in shapes
         ]
-        back = [shape[axis] - 1 - index for shape, index in zip(shapes, along, strict=True)]
+        back = [shape[axis] - 1 - places for shape, places in zip(shapes, index, strict=True)]
         for numbers, text, end in (
-            (along, f"the index along axis {axis}", "first"),
+            (index, f"the index along axis {axis}", "first"),
             (back, f"the index from the end of axis {axis}", "last"),
         ):
             flat = torch.cat([number.reshape(-1) for number in numbers])
@@ -245,10 +242,8 @@ def _occurrences(question: Question, name: str) -> Iterator[Quantity]:
             if tensor.numel() == 0 or not 0 <= int(tensor.min()) <= int(tensor.max()) < shape[axis]:
                 return
             count = tensor.reshape(-1).long().bincount(minlength=shape[axis]).double()
-            like = [-1 if other == axis else 1 for other in range(len(shape))]
-            counts.append(count.reshape(like).expand(shape).reshape(-1))
-            code = torch.arange(shape[axis]) + first
-            codes.append(code.reshape(like).expand(shape).reshape(-1))
+            counts.append(along(count, axis, shape).reshape(-1))
+            codes.append(along(torch.arange(shape[axis]) + first, axis, shape).reshape(-1))
             first += shape[axis]
         label = f"the number of times that {name} holds the index along axis {axis}"
         yield Quantity(label, torch.cat(counts), torch.cat(codes), is_whole=True)

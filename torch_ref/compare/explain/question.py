@@ -168,6 +168,12 @@ class Question:
         ]
 
 
+def along(numbers: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """A number for each place along an axis, repeated along the others: of that shape."""
+    like = [-1 if other == axis else 1 for other in range(len(shape))]
+    return numbers.reshape(like).expand(shape)
+
+
 def _spread(places: Tensor, count: int) -> Tensor:
     """At most `count` of some places, evenly spread."""
     if len(places) <= count:

@@ -124,7 +124,7 @@ class _Walker:
         target: Any = node.target
         wide = target(*pytree.tree_map_only(Tensor, _wide, args), **kwargs)
         if wide.dtype == result.dtype:  # asked for by its name: a cast, or numbers in the code
-            wide = args[0] if floating(args[0] if args else None) else result
+            wide = args[0] if args and floating(args[0]) else result
         if bool((wide.double() == result.double()).all()):
             return self.arithmetic
         self.narrow.add(result.dtype)
