@@ -24,7 +24,7 @@ import torch_ref.gallery
 from torch_ref.assignment import assignment_twin
 from torch_ref.compare import Twin
 from torch_ref.compare.cases import SHARD, Batch, widened
-from torch_ref.compare.reference import gradients_by_autograd
+from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import walk
 from torch_ref.compare.sides import FLOAT64
 from torch_ref.compare.verify import Judge
@@ -67,10 +67,10 @@ def cost(twin: Twin) -> Cost:
 
 
 def _runs(judge: Judge, case: Batch) -> tuple[Callable[[], object], ...]:
-    answers = judge.recorder.answers(case)
-    graph = judge.recorder.graph_of(answers)
+    names = tuple(judge.recorder.sides(case).manual)
     cases = case.count if case.batched else None
     wide = widened(case.inputs)
+    graph = record(lambda values: gradients_by_autograd(judge.twin.reference, values, names), wide)
     return (
         lambda: gradients_by_autograd(judge.twin.reference, wide),
         lambda: walk(graph, wide, FLOAT64, cases=cases),

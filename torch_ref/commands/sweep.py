@@ -100,7 +100,7 @@ def _swept(options: argparse.Namespace, found: "Found", ranks: "Ranks") -> "Repo
     asked = as_dtype(options.dtype), torch.device(options.device), options.seed
     with bad_input():
         device = _device_of(ranks, asked[1])
-        judge = Judge(found.twin, asked[0], device, asked[2], options.cases // ranks.world)
+        judge = Judge(found.twin, asked[0], device, asked[2])
         ledger = _opened(options, found, ranks, judge)
         try:
             _work(judge, ledger, options, ranks)

@@ -87,11 +87,11 @@ class Recorder:
 
     def sides(self, batch: Batch) -> Sides:
         """Both sides on a batch; quantities that cannot be compared are left out, and said."""
-        answers = self.answers(batch)
-        self.take(answers)
-        return self.bounded(batch, answers)
+        answers = self._answers(batch)
+        self._take(answers)
+        return self._bounded(batch, answers)
 
-    def answers(self, batch: Batch) -> Answers:
+    def _answers(self, batch: Batch) -> Answers:
         """Both sides' numbers."""
         inputs, wide = batch.inputs, widened(batch.inputs)
         answer, breaches, notes = run_manual(self.twin, inputs, thoroughly=batch.thoroughly)
@@ -106,7 +106,7 @@ class Recorder:
         with Saying(self.twin.name, "reference, or autograd through it,"):
             return gradients_by_autograd(self.twin.reference, wide)
 
-    def take(self, answers: Answers) -> None:
+    def _take(self, answers: Answers) -> None:
         """Keep what there is to say about a batch's answers."""
         self.said.say(
             failures=[*answers.failures, *answers.problems.values()],
@@ -116,7 +116,7 @@ class Recorder:
         )
         self._say_what_is_missing(answers)
 
-    def bounded(self, batch: Batch, answers: Answers) -> Sides:
+    def _bounded(self, batch: Batch, answers: Answers) -> Sides:
         """Both sides' bounds; the graphs are recorded where they are not yet."""
         wide, answer, known = answers.wide, answers.answer, answers.known
         names = tuple(answer)
@@ -277,15 +277,6 @@ class Recorder:
             raise
         except Exception:  # anything at all can come out of a stranger's code
             return None
-
-    def graph_of(self, answers: Answers) -> GraphModule:
-        """The reference's graph for these quantities and this layout. Raises KeyError."""
-        return self._reference[tuple(answers.answer), layout(answers.wide)]
-
-    def recorded(self, answers: Answers) -> bool:
-        """Whether both graphs are there for these quantities and this layout, as one each."""
-        key = (tuple(answers.answer), layout(answers.wide))
-        return not self.branches and key in self._reference and self._manual.get(key) is not None
 
     def _runs_as_recorded(
         self, graph: GraphModule, walked: Walked, wide: Values, expected: Values

@@ -11,14 +11,13 @@ from typing import Any
 
 import torch
 
-from torch_ref.compare.ahead import ahead
 from torch_ref.compare.cases import Batch, Cases, shapes, widened
-from torch_ref.compare.comparison import Comparison, Found
+from torch_ref.compare.comparison import compared
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
 from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
-from torch_ref.compare.sides import Answers, Recorder
+from torch_ref.compare.sides import Recorder
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Tally, tally
 
@@ -28,7 +27,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-Looked = tuple[list[Tally], int]  # at a batch; with the number of its cases at kinks
 BATCHED_CASES, SINGLE_CASES = 100_000, 100
 FEW = 32  # cases
 LARGE = 2**18  # numbers in the inputs of a case
@@ -66,11 +64,11 @@ def verify(
     deterministic, or out of memory.
     """
     _check_arguments(twin, cases, dtype, seed)
-    judging = Judge(twin, dtype, as_device(device), int(seed), int(cases or 0))
+    judging = Judge(twin, dtype, as_device(device), int(seed))
     wanted = int(cases) if cases is not None else judging.default_cases
-    threads = torch.get_num_threads()
     with one_thread(judging.small):
-        for batch in judging.judge_all(wanted, threads):
+        for batch in judging.cases.batches(wanted):
+            judging.judge(batch)
             if progress:
                 progress(batch.first + batch.count)
         return judging.report(wanted, explain=explain)
@@ -129,14 +127,10 @@ def one_thread(small: bool) -> Iterator[None]:
 class Judge:
     """Tallies what the batches it is given show, and makes the report."""
 
-    def __init__(
-        self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int, expected: int = 0
-    ) -> None:
-        """expected: roughly how many cases will come, for it to be worth compiling."""
+    def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
         self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
         self.cases = Cases(twin, dtype, device, seed)
         self.recorder = Recorder(twin, dtype)
-        self.comparison = Comparison(self.recorder, expected)
         self.arithmetic = Arithmetic.of(dtype)
         self.tallies: dict[str, Tally] = {}
         self.suspects: defaultdict[object, list[Batch]] = defaultdict(list)
@@ -155,43 +149,6 @@ class Judge:
             return True
         sizes = (value.numel() for value in self.cases.case(0).inputs.values())
         return sum(sizes) < LARGE
-
-    def judge_all(self, cases: int, threads: int = 1) -> Iterator[Batch]:
-        """Judge cases 0 to cases - 1, and give the batches that are done, in order.
-
-        The twin's own functions, which may share what they like, run in this thread alone; what can
-        be replayed is in so many others. The verdict is the same for any number of threads.
-        """
-        batches = self.cases.batches(cases)
-        if not self.cases.batched or self.device.type != "cpu":
-            for batch in batches:
-                self.judge(batch)
-                yield batch
-            return
-        answered = ((batch, self._answers(batch)) for batch in batches)
-        for batch, answers, looked in ahead(self._looked_at, answered, threads):
-            try:
-                if answers is not None:
-                    self._take(batch, answers, looked)
-            except torch.OutOfMemoryError:
-                answers = None
-            if answers is None:
-                self.judge(batch)
-            yield batch
-
-    def _answers(self, batch: Batch) -> Answers | None:
-        """None where memory ran out: the batch is then judged in parts."""
-        try:
-            return self.recorder.answers(batch)
-        except torch.OutOfMemoryError:
-            return None
-
-    def _looked_at(
-        self, asked: tuple[Batch, Answers | None]
-    ) -> tuple[Batch, Answers | None, Looked | None]:
-        batch, answers = asked
-        found = answers and self.comparison.replayed(answers)
-        return batch, answers, self._tallied(batch, found) if found else None
 
     def judge(self, batch: Batch) -> None:
         """Judge all quantities on a batch; in halves where it does not fit into memory."""
@@ -212,23 +169,15 @@ class Judge:
             self.judge(replace(batch, inputs=part, first=batch.first + start, count=count))
 
     def _judge(self, batch: Batch) -> None:
-        self._take(batch, self.recorder.answers(batch))
-
-    def _tallied(self, batch: Batch, found: Found) -> Looked:
-        compared, kinks = found
+        quantities, kinks = compared(self.recorder, batch)
+        self.recorder.said.say(notes=self.cases.notes)
         first_case = f"{self.seed}:{batch.first}"
         tallies = [
             tally(name, one, first_case=first_case, batched=batch.batched, kinks=kinks)
-            for name, one in compared.items()
+            for name, one in quantities.items()
         ]
-        return tallies, 0 if kinks is None else int(kinks.sum())
-
-    def _take(self, batch: Batch, answers: Answers, looked: Looked | None = None) -> None:
-        self.recorder.take(answers)
-        self.recorder.said.say(notes=self.cases.notes)
-        tallies, kinks = looked or self._tallied(batch, self.comparison(batch, answers))
         self.example = self.example or _first_case(batch)
-        self.add(tallies, kinks)
+        self.add(tallies, 0 if kinks is None else int(kinks.sum()))
         wrong = any(one.wrong for one in tallies)
         self._keep(batch, self.suspects if wrong else self.unsuspected)
 
