@@ -110,6 +110,7 @@ def backward(
 ) -> dict[str, Array]:
     """dL/d(name) of each sample, in the order in which they are derived, from x6 down to x1, x2.
 
+    By the chain rule from the module's formulas; (3) and (5) are equations of the assignment.
     parameters: as for `forward`; values: what `forward` returned. Every gradient has the
     broadcast shape of the batch. Raises as `forward` does, and ValueError for a gradient that
     overflows.

@@ -15,7 +15,7 @@ def typed(commands: str, folder: Path) -> str:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
-        "COLUMNS": "80",
+        "COLUMNS": "100",
     }
     done = subprocess.run(
         ["bash", "-c", commands],

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from torch_ref import Draw, Twin, verify
+from torch_ref.compare.contract import RANDOM
+from torch_ref.compare.diagnosis import Local
 from torch_ref.compare.witness import finite_difference
 
 Values = dict[str, Tensor]
@@ -207,3 +209,60 @@ def test_a_shape_that_is_wrong_for_some_sizes_only() -> None:
     assert report.first_wrong == "w"
     assert report.explanation in ("", "dL/dw is transposed")
     assert any("it looks transposed" in failure for failure in report.failures)
+
+
+def test_a_forgotten_mask_is_said_with_its_place_though_zeros_hide_it() -> None:
+    def inputs(draw: Draw) -> Values:
+        shape = (draw.size(3, 6),)
+        return {"x": draw.normal(shape=shape), "w": draw.normal(shape=shape),
+                "keep": draw.booleans(shape=shape)}  # fmt: skip
+
+    def reference(values: Values) -> Values:
+        y = torch.where(values["keep"], values["x"] * values["w"], values["x"])
+        return {"y": y, "loss": (y * y).sum()}
+
+    def manual(values: Values) -> Values:
+        dy = 2 * torch.where(values["keep"], values["x"] * values["w"], values["x"])
+        return {"y": dy, "x": dy * values["w"]}
+
+    explanation = verify(Twin("mask", inputs, reference, manual)).explanation
+    assert explanation.endswith("dL/dy * w where dL/dy belongs, exactly where keep is False"), (
+        explanation
+    )
+
+
+def test_a_number_added_is_said_though_it_shows_only_beside_zeros() -> None:
+    def reference(values: Values) -> Values:
+        y = torch.where(values["m"], values["x"], 2 * values["x"])
+        return {"y": y, "loss": y * y / 2}
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(), "m": draw.booleans()}
+
+    def manual(values: Values) -> Values:
+        return {"y": torch.where(values["m"], values["x"], 2 * values["x"]) + 1e-30}
+
+    report = verify(Twin("added", inputs, reference, manual), cases=5000)
+    assert report.explanation == "dL/dy has 1e-30 added to it"
+
+
+def test_a_hand_that_draws_numbers_is_not_explained() -> None:
+    """What its numbers look like says nothing of the code."""
+
+    def manual(values: Values) -> Values:
+        right = backward(values)
+        return {name: value * (1 + torch.rand_like(value)) for name, value in right.items()}
+
+    report = verify(replace(TWIN, manual=manual), cases=2000)
+    assert report.failures == (RANDOM,)
+    assert report.explanation == ""
+
+
+def test_where_no_step_alone_is_wrong_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seldom: a difference just beyond the bounds of the whole, within those of every step."""
+    monkeypatch.setattr(Local, "is_wrong", lambda local, name: False)
+    report = verify(replace(TWIN, manual=lambda v: backward(v, dw_sign=-1)), cases=200)
+    assert report.mistakes == ("w",)
+    assert report.explanation == (
+        "dL/dw: no known pattern; every step alone is within rounding, all together are not"
+    )

@@ -84,6 +84,9 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "cross entropy": lambda x, y, z, w: F.cross_entropy(x, INDEX[:, 0], label_smoothing=0.1),
     "binary cross entropy": lambda x, y, z, w: F.binary_cross_entropy_with_logits(x, x.sigmoid()),
     "logaddexp": lambda x, y, z, w: torch.logaddexp(x, x.flip(1)),
+    "hypot": lambda x, y, z, w: torch.hypot(x, x.flip(1)),
+    "bilinear": lambda x, y, z, w: F.bilinear(x[:, :3], x[:, 3:], w, w[:, 0, 0]),
+    "one-hot": lambda x, y, z, w: F.one_hot(INDEX[0], 4) * x[:3, :4],
     "powers": lambda x, y, z, w: x**3 + x.abs() ** 1.5 + x.exp() ** x,
 }  # fmt: skip
 
@@ -270,3 +273,15 @@ def test_gelu_of_large_and_small_numbers() -> None:
         for name, value in both({"x": x}).items():
             error = (value.double() - walked.values[name]).abs()
             assert (error <= walked.bounds[name]).all(), (approximate, name)
+
+
+def test_many_equal_numbers_added_where_an_index_says() -> None:
+    """Their rounding errors have one sign, so 3 sqrt(n) roundings would not do."""
+    into, index = torch.zeros(2), torch.zeros(20_000, dtype=torch.int64)
+    numbers = torch.full((20_000,), 0.1)
+    graph = record(lambda values: {"y": values["y"].index_add(0, index, values["x"])},
+                   {"y": into.double(), "x": numbers.double()})  # fmt: skip
+    walked = walk(graph, {"y": into.double(), "x": numbers.double()}, Arithmetic.of(torch.float32))
+    error = (into.index_add(0, index, numbers).double() - walked.values["y"]).abs()
+    assert bool((error <= walked.bounds["y"]).all())
+    assert float(error[0]) > 3 * 20_000**0.5 * 2.0**-24 * 2000

@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradtwin: stopped", file=sys.stderr)
         return STOPPED
+    except OSError as error:  # of files, the commands themselves say which one
+        print(f"gradtwin: the output could not be written: {error.strerror}.", file=sys.stderr)
+        return BAD_INPUT
     except SystemExit:  # rich's answer, with code 1, to a reader of the output that has gone
         return CLOSED
     except Exception:  # Python's own exit code for it, 1, would say that the twin differs

@@ -95,7 +95,7 @@ def _no_file(path: Path) -> str:
     if not path.parent.is_dir():
         return f"{path} does not exist: there is no folder {path.parent}."
     names = sorted(file.name for file in path.parent.glob("*.py"))
-    close = get_close_matches(path.name, names, n=1)
+    close = get_close_matches(path.name, names, n=1, cutoff=0.75)
     hint = f"did you mean {path.with_name(close[0])}?" if close else "check the path."
     return f"{path} does not exist; {hint}"
 
@@ -224,4 +224,9 @@ def _no_twin(module: ModuleType, place: str, name: str, names: list[str]) -> str
         what = f"{place} has no twin {name}"
     if not names:
         return f"{what}; it has no twin at all: a line such as twin = Twin(...) is needed."
-    return f"{what}; the twins there are {', '.join(names)}."
+    there = (
+        f"the twin there is {names[0]}"
+        if len(names) == 1
+        else f"the twins there are {', '.join(names)}"
+    )
+    return f"{what}; {there}."

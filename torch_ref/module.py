@@ -43,7 +43,10 @@ class AssignmentNet(nn.Module):
             self.b6.uniform_(0.5, 1.0)
 
     def intermediates(self, x: Tensor) -> dict[str, Tensor]:
-        """Every named value for x of shape (..., 2): z3, x3, z4, x4, z5, x5, z6, x6, each (...)."""
+        """Every named value for x of shape (..., 2): z3, x3, z4, x4, z5, x5, z6, x6, each (...).
+
+        Raises ValueError for another shape of x.
+        """
         if x.ndim == 0 or x.shape[-1] != 2:
             raise ValueError(f"x must have shape (..., 2): x1 and x2 last; got {tuple(x.shape)}.")
         x1, x2 = x.unbind(-1)
@@ -58,10 +61,11 @@ class AssignmentNet(nn.Module):
         return {"z3": z3, "x3": x3, "z4": z4, "x4": x4, "z5": z5, "x5": x5, "z6": z6, "x6": x6}
 
     def forward(self, x: Tensor) -> Tensor:
-        """x6 of shape (...) for x of shape (..., 2)."""
+        """x6 of shape (...) for x of shape (..., 2); ValueError for another shape."""
         return self.intermediates(x)["x6"]
 
     def extra_repr(self) -> str:
+        """The layers, dtype and device, for `print(net)`."""
         return f"2 -> x3 -> (x4, x5) -> x6, dtype={self.w13.dtype}, device={self.w13.device}"
 
 
@@ -91,4 +95,5 @@ class ItakuraSaitoLoss(nn.Module):
         return loss.sum() if self.reduction == "sum" else loss
 
     def extra_repr(self) -> str:
+        """The reduction, for `print(loss)`."""
         return f"reduction={self.reduction!r}"

@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
     from torch_ref.compare import verify
     from torch_ref.report import print_report, report_console
+    from torch_ref.report.words import sentence
 
     found = found_twin(options.twin)
     device = usable_device(options.device)
@@ -88,6 +89,8 @@ def run(options: argparse.Namespace) -> int:
             )
         print_report(report, console, shlex.quote(found.address) if found.address else "")
         reports.append(report)
+    if len({report.verdict for report in reports}) > 1:
+        console.print(sentence(reports), markup=False, highlight=False)
     write(options.json, "verify", {"reports": [report.to_dict() for report in reports]})
     if options.report is not None:
         _write_page(options.report, reports, found.address)

@@ -17,6 +17,7 @@ from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
 
 # What torch says where a tensor is changed in place that repeats its numbers without a copy.
 _IN_PLACE = "more than one element of the written-to tensor"
+RANDOM = "manual gave another answer on a second run with the same inputs."
 
 
 def call(twin: Twin, part: str, argument: Any) -> Any:
@@ -105,6 +106,8 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
             f"{type(inputs).__name__}."
         )
     for name, value in inputs.items():
+        if not isinstance(name, str):
+            raise TwinError(f"{twin.name}: inputs must name its tensors by strings; got {name!r}.")
         if not isinstance(value, Tensor):
             raise TwinError(
                 f"{twin.name}: inputs gave {name} as a {type(value).__name__}; a torch.Tensor is "
@@ -184,7 +187,12 @@ def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:
                 f"{twin.name}: reference gave another tensor for its input {name}: give what is "
                 "made of it a name of its own."
             )
-    if values["loss"].is_floating_point() and bool(values["loss"].isnan().all()):
+    if not values["loss"].is_floating_point():
+        raise TwinError(
+            f"{twin.name}: the loss must be a floating number, which has a gradient; got "
+            f"{values['loss'].dtype}."
+        )
+    if bool(values["loss"].isnan().all()):
         raise TwinError(
             f"{twin.name}: the loss is NaN on the first case: there is nothing to judge."
         )
@@ -220,6 +228,13 @@ def check_reference(twin: Twin, inputs: Values) -> None:
             f"{twin.name}: reference gave another answer on a second run with the same inputs: it "
             "must draw nothing itself; make a dropout mask an input, for example."
         )
+    leaves = {n: v.detach().requires_grad_() for n, v in inputs.items() if v.is_floating_point()}
+    with torch.enable_grad():
+        if not call(twin, "reference", {**inputs, **leaves})["loss"].requires_grad:
+            raise TwinError(
+                f"{twin.name}: the loss does not depend on any input, as autograd sees it: leave "
+                "out detach() and torch.no_grad() on the way."
+            )
     try:
         gradients_by_autograd(twin.reference, inputs)
     except RuntimeError as error:
@@ -259,7 +274,7 @@ def run_manual(
     if reason:
         breaches.append(reason)
     elif not breaches and not same_answers(as_tensors(answer, inputs), as_tensors(again, inputs)):
-        breaches.append("manual gave another answer on a second run with the same inputs.")
+        breaches.append(RANDOM)
     return as_tensors(answer, inputs), breaches, notes
 
 

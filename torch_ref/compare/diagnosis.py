@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence, Explanation, explain
+from torch_ref.compare.function_values import is_second_order
 from torch_ref.compare.layout import has_gaps, layout, repeats
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
@@ -46,8 +47,11 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         found = _all(Recorder(recorder.twin, torch.float64), wide, wrong)
     found = found or _all(recorder, batches, wrong)
     own = [name for name in wrong if any(local.is_wrong(name) for local in found)]
+    # double backward runs through the backward: what is wrong there is wrong here, too
+    own = [name for name in own if not is_second_order(name)] or own
     if not own:
-        return Diagnosis()
+        together = "no known pattern; every step alone is within rounding, all together are not"
+        return Diagnosis(wrong[:1], (f"dL/d{wrong[0]}: {together}",), (False,))
     # where a quantity has a wrong shape for some sizes, it cannot be looked at there
     seen = {name: [local for local in found if name in local.sides.manual] for name in own}
     evidence = {name: [local.evidence(name) for local in seen[name]] for name in own}

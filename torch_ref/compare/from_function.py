@@ -50,31 +50,7 @@ def from_function(
     *,
     name: str | None = None,
 ) -> Twin:
-    """A one-case twin of a custom `torch.autograd.Function`, or of a kernel with its own backward.
-
-    apply(*tensors): the Function's `apply`, called with the tensors of `inputs` in their order;
-        a tensor comes out, or a tuple of them. Its gradients come from running autograd *through*
-        it, from a random upstream gradient: the input "upstream" (and "upstream 2", "upstream 3"
-        ... for further floating tensors), laid out in memory in all ways that the stresses know.
-    reference(*tensors): the same in plain differentiable torch.
-    inputs(draw): the tensors of one case, by name.
-
-    Double backward is checked as well: "x (twice)" is x once more, and its gradient that of the
-    inner product of dL/dx with a random direction; where the gradients of neither side depend on x,
-    there is none. Saved intermediates make it silently wrong (pytorch/pytorch#76185). A Function
-    that torch cannot differentiate twice (`once_differentiable`, a backward that autograd does not
-    record, an operation in it without a derivative) does not claim these gradients: the report says
-    why, and has them among those that are not given.
-
-    What training code does besides is tried at the first draw (see
-    `torch_ref.compare.function_contract`): one argument that requires grad and the others frozen,
-    one output with an upstream gradient and none for the others, a second backward. That, and a
-    call that changes its arguments or the upstream gradient in place, is wrong as numbers are.
-
-    Raises TwinError for what cannot be called, and, at the first draw, where apply, its backward or
-    double backward, or reference raise, where they return different shapes, and where inputs uses a
-    name that is made here.
-    """
+    """What `Twin.from_function` says."""
     _check_is_no_class(apply)
     check_functions("from_function", apply=apply, reference=reference, inputs=inputs)
     function = _Function(name or _name_of(apply), apply, reference, inputs)

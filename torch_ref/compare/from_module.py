@@ -25,26 +25,7 @@ def from_module(
     *,
     name: str | None = None,
 ) -> Twin:
-    """A twin whose reference is a copy of a module, which stays as it is.
-
-    module: its parameters go by the names of `named_parameters`, every submodule's output (where it
-        is one floating tensor) by the submodule's path, "encoder.0", and the module's own output by
-        "output" ("module output" if something else of the module is called "output"). Where a
-        submodule is called several times, its first call goes by the path alone and the others by
-        "encoder.0 (2)", "encoder.0 (3)" and so on, in the order of the calls.
-    loss(output, values): the loss, from the module's output and all inputs; shape () for a
-        one-case twin.
-    manual(values): hand-written gradients; values holds inputs and parameters.
-    inputs(draw): the arguments of the module's `forward` by their names, and whatever else the
-        loss needs. A parameter that it does not give is drawn around the module's own numbers: with
-        normal noise as large as their root mean square, or 1 where they are all 0. A buffer that it
-        does not give, and an integer parameter, has the module's own numbers, in float64.
-
-    A compiled module is run as it was written.
-
-    Raises TwinError for what is no module, or has parameters without numbers or complex ones, and
-    where two things have one name: an argument, a parameter or buffer, a submodule, "loss".
-    """
+    """What `Twin.from_module` says."""
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps
     called = name or type(module).__name__
     _check_kinds(called, module)

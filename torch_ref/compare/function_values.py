@@ -9,6 +9,11 @@ UPSTREAM = re.compile(r"upstream( \d+)?")
 MADE_HERE = re.compile(rf"{UPSTREAM.pattern}|.*{re.escape(TWICE)}|{DIRECTION}.*|loss")
 
 
+def is_second_order(name: str) -> bool:
+    """Whether a quantity is there for double backward alone."""
+    return name.endswith(TWICE) or name.startswith(DIRECTION)
+
+
 def parts(values: Values) -> tuple[Values, Values, Values]:
     """The tensors of one call, those of the twice differentiated one, and the directions."""
     again = {n.removesuffix(TWICE): v for n, v in values.items() if n.endswith(TWICE)}

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torch_ref.compare.taken_apart import DECOMPOSITIONS
+from torch_ref.compare.taken_apart import DECOMPOSITIONS, WithoutLooking
 from torch_ref.compare.twin import Values
 
 
@@ -86,7 +86,7 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
     """
     # Attention is recorded by its formula: the fused kernels cannot be taken apart. The function
     # gets a dict of its own, since it may take names out of it.
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
         as_written = make_fx(lambda values: function(dict(values)))(example)
     as_written.graph.eliminate_dead_code()
     as_written.recompile()

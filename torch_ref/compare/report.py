@@ -79,6 +79,8 @@ class Graph:
 class Report:
     """The verdict on a twin, one row a quantity, in backward order.
 
+    twin: its name; cases: how many were judged; dtype, device, seed: as `verify` was told.
+    rows: what was found, a `Row` a quantity; diagnosis: where, what and whose the mistakes are.
     failures: reasons that have nothing to do with rounding (a wrong shape, a changed input ...).
     notes: what a reader should know about how the verdict was reached.
     missing: inputs with a gradient that the manual side did not give.
@@ -133,7 +135,8 @@ class Report:
             raise AssertionError(self._message())
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as plain dicts, lists, strings and numbers."""
+        """Everything as plain dicts, lists, strings and numbers, in the form that
+        torch_ref/report/schema.json describes; infinities and NaN stay what they are."""
         return {
             "verdict": self.verdict,
             "first_wrong": self.first_wrong,

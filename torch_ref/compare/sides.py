@@ -223,11 +223,9 @@ class Recorder:
         except (torch.OutOfMemoryError, TwinError):
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
-            looks = ", since it looks at its numbers" if "data-dependent" in str(error) else ""
-            mend = "use torch.where instead of if or item(), or" if looks else "mend it, or"
             raise TwinError(
-                f"{self.twin.name}: the reference cannot be recorded as one graph{looks} "
-                f"({told(error)}): {mend} write it in simpler operations."
+                f"{self.twin.name}: the reference cannot be recorded as one graph "
+                f"({_why_not_recorded(error)}): write it in simpler operations."
             ) from error
 
     def _walk_manual(
@@ -259,7 +257,7 @@ class Recorder:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
             self._manual[key] = None
-            self._grant(f"it cannot be recorded: {told(error)}")
+            self._grant(f"it cannot be recorded: {_why_not_recorded(error)}")
             return None
         self._say_narrow("The manual side", walked)
         if walked.unbounded:
@@ -327,6 +325,13 @@ def in_case(bound: Tensor, batched: bool) -> Tensor:
     axes = list(range(int(batched), bound.ndim))
     largest = bound.nan_to_num(nan=0.0, posinf=0.0).amax(axes, keepdim=True)
     return torch.maximum(bound, largest)
+
+
+def _why_not_recorded(error: Exception) -> str:
+    """The error, or what torch's own words for it mean: they are long, and about something else."""
+    if "data-dependent" not in str(error):
+        return told(error)
+    return "it looks at its numbers: use torch.where instead of if, item() or float()"
 
 
 def _is_open(value: Tensor, bound: Tensor) -> bool:

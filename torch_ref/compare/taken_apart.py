@@ -1,8 +1,12 @@
 """Which of ATen's operations are taken apart before they are bounded, and how."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
 # Fused operations have no rule of their own: they are taken apart into those that have.
@@ -12,7 +16,7 @@ _TAKEN_APART = (
     aten._log_softmax, aten.elu, aten.leaky_relu, aten.celu, aten.selu, aten.mish,
     aten.addmm, aten.addmv, aten.baddbmm, aten.var, aten.var_mean, aten.std, aten.norm,
     aten.linalg_vector_norm, aten.embedding, aten.sigmoid_backward, aten.tanh_backward,
-    aten.index_add, aten.lerp, aten.addcmul, aten.addcdiv, aten.xlogy, aten.hypot, aten.logit,
+    aten.index_add, aten.lerp, aten.addcmul, aten.addcdiv, aten.xlogy, aten.logit,
     aten.hardtanh, aten.hardshrink, aten.softshrink,
     aten._weight_norm_interface,
 )  # fmt: skip
@@ -47,6 +51,40 @@ def _weight_norm_backward(
     return length / norms * (upstream - value * (along / norms)), along
 
 
+def _trilinear(
+    first: Tensor, second: Tensor, third: Tensor,
+    expand1: list[int], expand2: list[int], expand3: list[int],
+    sumdim: list[int], unroll_dim: int = 1,
+) -> Tensor:  # fmt: skip
+    """Three factors, each with new axes, multiplied and summed: nn.Bilinear."""
+    factors = ((first, expand1), (second, expand2), (third, expand3))
+    product = torch.ones((), dtype=first.dtype, device=first.device)
+    for factor, axes in factors:
+        for axis in axes:
+            factor = factor.unsqueeze(axis)
+        product = product * factor
+    return product.sum(sumdim)
+
+
+class WithoutLooking(TorchFunctionMode):
+    """Functions that look at their numbers though they need not, by others that can be recorded."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.one_hot:
+            return _one_hot(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 0:  # as many as there are: it must look
+        return torch.nn.functional.one_hot(tensor, num_classes)
+    classes = torch.arange(num_classes, device=tensor.device)
+    return (tensor.unsqueeze(-1) == classes).long()
+
+
 DECOMPOSITIONS = {
     operation: apart
     for operation, apart in {
@@ -56,6 +94,7 @@ DECOMPOSITIONS = {
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,
+        aten._trilinear.default: _trilinear,
     }.items()
     if getattr(operation, "overloadpacket", None) not in _RULES_OF_THEIR_OWN
 }

@@ -123,7 +123,28 @@ class Twin:
         *,
         name: str | None = None,
     ) -> "Twin":
-        """A twin whose reference is a module; see `torch_ref.compare.from_module`."""
+        """A twin whose reference is a copy of a module, which stays as it is.
+
+        module: its parameters go by the names of `named_parameters`, every submodule's output
+            (where it is one floating tensor) by the submodule's path, "encoder.0", and the module's
+            own output by "output" ("module output" if something else of the module is called
+            "output"). Where a submodule is called several times, its first call goes by the path
+            alone and the others by "encoder.0 (2)", "encoder.0 (3)" and so on, in the order of the
+            calls.
+        loss(output, values): the loss, from the module's output and all inputs; shape () for a
+            one-case twin.
+        manual(values): hand-written gradients; values holds inputs and parameters.
+        inputs(draw): the arguments of the module's `forward` by their names, and whatever else the
+            loss needs. A parameter that it does not give is drawn around the module's own numbers:
+            with normal noise as large as their root mean square, or 1 where they are all 0. A
+            buffer that it does not give, and an integer parameter, has the module's own numbers, in
+            float64.
+
+        A compiled module is run as it was written.
+
+        Raises TwinError for what is no module, or has parameters without numbers or complex ones,
+        and where two things have one name: an argument, a parameter or buffer, a submodule, "loss".
+        """
         from torch_ref.compare.from_module import from_module
 
         return from_module(module, loss, manual, inputs, name=name)
@@ -136,7 +157,33 @@ class Twin:
         *,
         name: str | None = None,
     ) -> "Twin":
-        """A twin of a custom Function; see `torch_ref.compare.from_function`."""
+        """A one-case twin of a custom `torch.autograd.Function`, or a kernel with its own backward.
+
+        apply(*tensors): the Function's `apply`, called with the tensors of `inputs` in their order;
+            a tensor comes out, or a tuple of them. Its gradients come from running autograd
+            *through* it, from a random upstream gradient: the input "upstream" (and "upstream 2",
+            "upstream 3" ... for further floating tensors), laid out in memory in all ways that the
+            stresses know.
+        reference(*tensors): the same in plain differentiable torch.
+        inputs(draw): the tensors of one case, by name.
+
+        Double backward is checked as well: "x (twice)" is x once more, and its gradient that of the
+        inner product of dL/dx with a random direction; where the gradients of neither side depend
+        on x, there is none. Saved intermediates make it silently wrong (pytorch/pytorch#76185). A
+        Function that torch cannot differentiate twice (`once_differentiable`, a backward that
+        autograd does not record, an operation in it without a derivative) does not claim these
+        gradients: the report says why, and has them among those that are not given.
+
+        What training code does besides is tried at the first draw (see
+        `torch_ref.compare.function_contract`): one argument that requires grad and the others
+        frozen, one output with an upstream gradient and none for the others, a second backward.
+        That, and a call that changes its arguments or the upstream gradient in place, is wrong as
+        numbers are.
+
+        Raises TwinError for what cannot be called, and, at the first draw, where apply, its
+        backward or double backward, or reference raise, where they return different shapes, and
+        where inputs uses a name that is made here.
+        """
         from torch_ref.compare.from_function import from_function
 
         return from_function(apply, reference, inputs, name=name)

@@ -2,19 +2,19 @@
 
 import contextlib
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from itertools import zip_longest
 from typing import Any
 
 import torch
 
-from torch_ref.compare.cases import Batch, Cases, shapes, widened
+from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.comparison import compared
+from torch_ref.compare.contract import RANDOM
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
+from torch_ref.compare.kept import Kept
 from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
 from torch_ref.compare.sides import Recorder
@@ -32,7 +32,6 @@ FEW = 32  # cases
 LARGE = 2**18  # numbers in the inputs of a case
 EXAMINED = 12  # batches with a mistake in them that a diagnosis looks at
 BESIDE = 6  # batches without a mistake that it looks at, too
-KEPT = 6  # batches of the same shapes kept for it
 
 
 def verify(
@@ -48,17 +47,27 @@ def verify(
     """Judge the twin's manual backward pass against its reference on random cases.
 
     The manual side runs in `dtype` on `device`; the reference runs in float64 on the same numbers.
-    The Report says what was found, and raises in a test: `verify(twin).assert_agreement()`.
+    Each quantity *agrees* (every difference is within what rounding can do to both sides),
+    *differs* (some is not: that is a mistake) or is *undecided* (rounding, or an operation without
+    a rounding rule, leaves nothing to judge). What comes back says so, and more:
+
+        report = verify(twin, dtype=torch.float32)
+        report.verdict      # "agree", "differ" or "undecided"
+        report.rows         # one a quantity, in backward order: verdict, worst case, digits
+        report.first_wrong  # where the mistake enters, and report.explanation what it looks like
+        report.assert_agreement()  # in a test: raises AssertionError, saying all that
 
     cases: 100,000 for a batched twin and 100 for a one-case twin where none is given.
     dtype: torch.float64, torch.float32, torch.bfloat16 or torch.float16.
-    device: "cpu" or "cuda"; cases are drawn on the CPU and are the same on both.
+    device: "cpu", "cuda" or "cuda:1"; cases are drawn on the CPU and are the same on all.
     seed: of the cases, 0 to 2^64 - 1; case `index` is the same whatever else is drawn, and
         `gradtwin replay SEED:INDEX` shows it.
     explain: whether a report that differs says where mistakes enter, what they look like and whose
         they are, which takes a second or two, and whether it holds the graph of the quantities.
     progress: called with the number of cases done so far.
 
+    The bounds: running error analysis (Wilkinson 1963; Higham 2002, 3.3), see
+    `torch_ref.compare.rounding`; the verdict: `torch_ref.compare.verdict`.
     Raises ValueError for bad arguments, and TwinError (a ValueError) for a twin that cannot be
     judged: inputs or a loss of the wrong kind, a part that raises, a reference that is not
     deterministic, or out of memory.
@@ -133,8 +142,7 @@ class Judge:
         self.recorder = Recorder(twin, dtype)
         self.arithmetic = Arithmetic.of(dtype)
         self.tallies: dict[str, Tally] = {}
-        self.suspects: defaultdict[object, list[Batch]] = defaultdict(list)
-        self.unsuspected: defaultdict[object, list[Batch]] = defaultdict(list)
+        self.suspects, self.unsuspected = Kept(), Kept()
         self.at_kinks = 0
         self.example: Values = {}
 
@@ -179,7 +187,8 @@ class Judge:
         self.example = self.example or _first_case(batch)
         self.add(tallies, 0 if kinks is None else int(kinks.sum()))
         wrong = any(one.wrong for one in tallies)
-        self._keep(batch, self.suspects if wrong else self.unsuspected)
+        kept = self.suspects if wrong else self.unsuspected
+        kept.add(batch, "" if batch.batched else self.cases.stratum(batch.first))
 
     def add(self, tallies: Iterable[Tally], kinks: int) -> None:
         """Add what some cases showed, so many of them at kinks."""
@@ -191,16 +200,10 @@ class Judge:
     def forget(self) -> None:
         """Begin anew, with nothing left over but what was recorded."""
         self.tallies.clear()
-        self.suspects.clear()
-        self.unsuspected.clear()
+        self.suspects, self.unsuspected = Kept(), Kept()
         self.at_kinks = 0
         self.recorder.said.clear()
         self.cases.notes.clear()
-
-    def _keep(self, batch: Batch, kept: dict[object, list[Batch]]) -> None:
-        alike = kept[() if batch.batched else shapes(batch.inputs)]
-        if len(alike) < (1 if batch.batched else KEPT):
-            alike.append(batch)
 
     def report(self, cases: int, *, explain: bool = True) -> Report:
         """Everything found so far, as a report over that many cases."""
@@ -212,7 +215,7 @@ class Judge:
         )
         wrong = tuple(row.name for row in rows if row.verdict == DIFFER)
         diagnosis = Diagnosis()
-        if explain and wrong and self.suspects:
+        if explain and wrong and self.suspects and RANDOM not in said.failures:
             diagnosis = diagnose(self.recorder, self._examined(), wrong)
         return Report(
             twin=self.twin.name,
@@ -236,8 +239,8 @@ class Judge:
 
     def _examined(self) -> list[Batch]:
         """Batches with something wrong in them, and of a one-case twin some without."""
-        right = [] if self.cases.batched else _by_turns(self.unsuspected.values())
-        return [*_by_turns(self.suspects.values())[:EXAMINED], *right[:BESIDE]]
+        beside = 0 if self.cases.batched else BESIDE
+        return [*self.suspects.some(EXAMINED), *self.unsuspected.some(beside)]
 
     def _row(self, tally: Tally, *, refused: bool) -> Row:
         unit_roundoff = self.arithmetic.unit_roundoff
@@ -263,9 +266,3 @@ class Judge:
 
 def _first_case(batch: Batch) -> Values:
     return {n: v[:1] for n, v in batch.inputs.items()} if batch.batched else batch.inputs
-
-
-def _by_turns(groups: Iterable[list[Batch]]) -> list[Batch]:
-    """Batches of as many different sizes as there are: a constant is then told from a size."""
-    turns = zip_longest(*groups)
-    return [batch for turn in turns for batch in turn if batch is not None]

@@ -48,10 +48,14 @@ def _draw_forecasts(axes: Axes, result: Result) -> None:
 
 
 def _draw_learning(axes: Axes, result: Result) -> None:
-    """Every restart's loss above the lowest, the one that was kept in front; 0 has no logarithm."""
+    """Every restart's loss above the lowest, the one that was kept in front.
+
+    0 has no logarithm: the lowest stands where the next to it does.
+    """
     curves = result.curves.numpy()
     best = int(np.nanargmin(curves[:, -1]))
-    curves = curves - np.nanmin(curves)
+    above = curves - np.nanmin(curves)
+    curves = np.maximum(above, above[above > 0].min(initial=1.0))
     for restart, curve in enumerate(curves):
         kept = restart == best
         axes.plot(

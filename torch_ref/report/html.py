@@ -5,8 +5,9 @@ Needs jinja2, the extra `report`.
 """
 
 import hashlib
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 LARGEST = 300_000  # bytes
 # The first that makes the page small enough; rows of all reports together, quantities a drawing.
-DETAILS = (Detail(240, 80), Detail(120, 60), Detail(60, 40), Detail(30, 20), Detail(12, 12))
+DETAILS = (
+    Detail(240, 80), Detail(120, 60), Detail(60, 40), Detail(30, 20), Detail(12, 12),
+    Detail(12, 12, letters=100), Detail(6, 6, letters=50),
+)  # fmt: skip
 MISSING = "the page needs jinja2, which is not installed: pip install 'gradtwin[report]'."
 
 
@@ -44,25 +48,34 @@ def write_html(path: str | Path, reports: "Sequence[Report]", address: str | Non
 
 def html_page(reports: "Sequence[Report]", address: str | None = None) -> str:
     """The page's text. Of very many quantities it shows the most telling ones, and says so."""
-    page = ""
-    for detail in DETAILS:
-        each = Detail(max(detail.rows // len(reports), 3), detail.quantities)
-        page = _page(reports, address, each)
-        if len(page.encode()) < LARGEST:
-            break
-    return page
+
+    def page(detail: Detail) -> str:
+        rows = max(detail.rows // len(reports), 3)
+        return _page(reports, address, replace(detail, rows=rows))
+
+    return _small_enough(page, DETAILS)
 
 
 def html_fragment(report: "Report") -> str:
     """One report without a page around it, with its style; its ids are its own."""
     key = f"g{hashlib.sha256(repr(report).encode(errors='replace')).hexdigest()[:10]}"
-    shown_section = section(report, None, DETAILS[2], key)
-    return _environment().get_template("fragment.html").render(section=shown_section)
+
+    def fragment(detail: Detail) -> str:
+        template = _environment(detail.letters).get_template("fragment.html")
+        return template.render(section=section(report, None, detail, key))
+
+    return _small_enough(fragment, DETAILS[2:])
+
+
+def _small_enough(made: Callable[[Detail], str], details: Sequence[Detail]) -> str:
+    """With as much detail as fits."""
+    pages = map(made, details)
+    return next((page for page in pages if len(page.encode()) < LARGEST), made(details[-1]))
 
 
 def _page(reports: "Sequence[Report]", address: str | None, detail: Detail) -> str:
     first = reports[0]
-    return _environment().get_template("page.html").render(
+    return _environment(detail.letters).get_template("page.html").render(
         sentence=sentence(reports),
         verdict=worst_verdict(reports),
         twin=first.twin,
@@ -79,13 +92,13 @@ def _page(reports: "Sequence[Report]", address: str | None, detail: Detail) -> s
 
 
 @cache
-def _environment() -> "jinja2.Environment":
+def _environment(letters: int) -> "jinja2.Environment":
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("torch_ref.report", "page"),
         autoescape=True,
-        finalize=shown,
+        finalize=partial(shown, most=letters),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,5 +1,6 @@
 """A report, and one case of a twin, as tables on the terminal."""
 
+import os
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,9 +18,9 @@ COLOURS = {"agree": "green", "differ": "bold red", "undecided": "yellow"}
 
 
 def report_console() -> Console:
-    """The terminal; 100 columns where the output goes to a file or a pipe."""
+    """The terminal, as wide as it is; for a file or a pipe as wide as COLUMNS says, or 100."""
     console = Console()
-    return console if console.is_terminal else Console(width=100)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=100)
 
 
 def print_report(report: "Report", console: Console, address: str = "") -> None:
@@ -51,7 +52,7 @@ def print_replay(title: str, lines: "list[Line]", console: Console) -> None:
     table = Table(title=escape(title), title_justify="left", box=None, header_style="bold")
     table.add_column("quantity", overflow="fold")
     for heading in ("by hand", "autograd", "difference", "allowed"):
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=True)  # a name is broken, no number
     table.add_column("verdict", no_wrap=True)
     for line in lines:
         table.add_row(

@@ -28,10 +28,12 @@ BAR, GAP, HEIGHT = 8, 4, 26  # of a histogram, px
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of a report is shown: rows of the table, and quantities in the drawing."""
+    """How much of a report is shown: rows of the table, quantities in the drawing, and letters of
+    a text."""
 
     rows: int
     quantities: int
+    letters: int = 800
 
 
 def sign(state: str) -> str:
@@ -79,13 +81,13 @@ def cut(text: str, most: int) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
-def shown(value: object) -> object:
+def shown(value: object, most: int = 800) -> object:
     """Letters that cannot be seen, or change how others are shown, by their number; never more than
     a screen of text."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     visible = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
-    return cut(visible, 800)
+    return cut(visible, most)
 
 
 def _points(report: "Report") -> list[str]:

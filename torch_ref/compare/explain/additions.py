@@ -43,11 +43,11 @@ def _candidates(
     """Terms that the difference is a constant multiple of in the sample, plain ones first."""
     sample = question.sample
     wanted = picked(difference, sample)
-    found: list[tuple[tuple[int, int], tuple[Term, ...]]] = []
+    found: list[tuple[tuple[bool, int, int], tuple[Term, ...]]] = []
     for order, (rows, terms) in enumerate(_tables(question, catalogue)):
         for row in proportional(rows, None, wanted):
             weights = [term.function.weight for term in terms[row] if isinstance(term, Factor)]
-            found.append(((max(weights, default=0), order), terms[row]))
+            found.append(((bool(terms[row]), max(weights, default=0), order), terms[row]))
     return [terms for _, terms in sorted(found, key=lambda each: each[0])][:MOST_TRIES]
 
 

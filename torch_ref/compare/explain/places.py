@@ -30,17 +30,20 @@ CONTENTS = (
 def known_in_places(question: Question) -> Answer | None:
     """A known mistake exactly where a condition holds, no mistake elsewhere.
 
-    Where no condition selects the wrong elements alone, right ones may be among them if what is
-    there happens to be right. If it is right in all right elements, it is what the hand has
-    everywhere.
+    Where no condition selects the wrong elements alone, right ones may be among them if both sides
+    are 0 there, or if what is there happens to be right.
     """
     content = _content(question)
     if content is None:
         return None
-    happens_to_be_right = question.right & agree(question.manual, content.predicted)
-    strict = True
-    for right in (question.right, question.right & ~happens_to_be_right):
-        for condition in _conditions(question, right):
+    right = question.right
+    happens_to_be_right = right & agree(question.manual, content.predicted)
+    for outside, strict in (
+        (right, True),
+        (right & ~_both_zero(question), True),
+        (right & ~happens_to_be_right, False),
+    ):
+        for condition in _conditions(question, outside):
             if strict and condition.by_size and not _tells(question, happens_to_be_right):
                 continue
             mask = condition.mask
@@ -50,9 +53,7 @@ def known_in_places(question: Question) -> Answer | None:
             )
             if _fits(question, predicted):
                 return Answer(f"{content.predicate}{_pause(content)} {condition.text}", predicted)
-        strict = False
-    everywhere = bool(happens_to_be_right[question.right].all())
-    return content if everywhere and bool(question.right.any()) else None
+    return None
 
 
 def _tells(question: Question, happens_to_be_right: Tensor) -> bool:
@@ -67,12 +68,16 @@ def wrong_in_places(question: Question) -> Answer | None:
     Where some mistakes are hardly visible, a condition by size may only tell which ones rounding
     hides.
     """
-    both_zero = (question.manual.value == 0) & (question.expected.value == 0)
-    for right, aside in ((question.right, ""), (question.right & ~both_zero, ", zeros aside")):
-        for condition in _conditions(question, right):
+    right = question.right
+    for outside, aside in ((right, ""), (right & ~_both_zero(question), ", zeros aside")):
+        for condition in _conditions(question, outside):
             if not condition.by_size or _clearly_wrong(question):
                 return Answer(f"is wrong {condition.text}{aside}", question.manual)
     return None
+
+
+def _both_zero(question: Question) -> Tensor:
+    return (question.manual.value == 0) & (question.expected.value == 0)
 
 
 def _clearly_wrong(question: Question) -> bool:

@@ -17,7 +17,8 @@ from torch_ref.compare.rounding.operation import Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import as_numbers
 
 # The arguments that are multiplied with each other; a third one (a bias) is added.
-PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "mv": (0, 1), "dot": (0, 1), "convolution": (0, 1)}
+MATRIX_PRODUCTS = {"mm", "bmm", "mv", "dot"}  # of as many terms everywhere as a row has
+PRODUCTS = dict.fromkeys(MATRIX_PRODUCTS | {"convolution"}, (0, 1))
 
 
 def growth(terms: Any) -> Any:
@@ -84,7 +85,8 @@ def _sum_of_products(
 ) -> Tensor:
     a, b = operation.args[left].abs(), operation.args[right].abs()
     error_a, error_b = operation.error(left), operation.error(right)
-    terms = on(torch.ones_like(a), torch.ones_like(b))
+    alike = operation.name in MATRIX_PRODUCTS
+    terms = a.shape[-1] if alike else on(torch.ones_like(a), torch.ones_like(b))
     sizes = on(a + error_a, b + error_b)
     arithmetic = operation.arithmetic
     bound: Tensor = growth(terms) * arithmetic.unit_roundoff * sizes
@@ -131,7 +133,10 @@ def _one_of(
 
 
 def accumulation(operation: Operation) -> Bound:
-    """index_put and scatter_add: numbers added where an index says, onto what was there."""
+    """index_put and scatter_add: numbers added where an index says, onto what was there.
+
+    One after the other, and often equal ones, whose errors then have one sign: n roundings.
+    """
     into, values = (0, 2) if operation.name.endswith("index_put") else (0, 3)
     args = list(operation.args)
 
@@ -143,9 +148,7 @@ def accumulation(operation: Operation) -> Bound:
     error_a, error_b = operation.error(into), operation.error(values)
     terms = on(torch.ones_like(a), torch.ones_like(b)) - 1  # additions, not terms
     sizes = on(a.abs() + error_a, b.abs() + error_b)
-    bound: Tensor = (
-        on(error_a, error_b) + growth(terms) * operation.arithmetic.unit_roundoff * sizes
-    )
+    bound: Tensor = on(error_a, error_b) + terms * operation.arithmetic.unit_roundoff * sizes
     return bound
 
 

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -32,8 +32,7 @@ class Arithmetic:
 
     def rounding_of(self, number: float) -> float:
         """Relative error of a Python number once it is rounded to the dtype."""
-        error = rounding(torch.tensor(number, dtype=torch.float64), self.dtype).item()
-        return error / abs(number) if number else 0.0
+        return _rounding_of(float(number), self.dtype)
 
     def at_least(self, dtype: torch.dtype) -> "Arithmetic":
         """This one, or that of a dtype that rounds more: code may compute in a dtype of its own."""
@@ -86,6 +85,12 @@ def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype != torch.float64:
         return (wide - number.to(dtype).double()).abs()
     return torch.where(wide == wide.float().double(), 0.0, wide.abs() * 2.0**-53)
+
+
+@lru_cache(1024)
+def _rounding_of(number: float, dtype: torch.dtype) -> float:
+    error = rounding(torch.tensor(number, dtype=torch.float64), dtype).item()
+    return error / abs(number) if number else 0.0
 
 
 def name_of(node: Node) -> str:

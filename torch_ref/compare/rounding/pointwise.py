@@ -33,10 +33,10 @@ ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asin
 TURNING = {"sin", "cos"}
 # Functions that the libraries compute to at most 4 unit roundoffs. Not lgamma, i0, erfinv and
 # others, which torch tags pointwise as well; nor remainder and the like, which jump.
-ACCURATE = {"neg", "positive", "copysign", "reciprocal", "sqrt", "rsqrt", "square", "pow", "exp",
+ACCURATE = {"positive", "copysign", "reciprocal", "sqrt", "rsqrt", "square", "pow", "exp",
             "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos",
             "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf",
-            "erfc"}  # fmt: skip
+            "erfc", "hypot"}  # fmt: skip
 
 
 def pointwise(operation: Operation) -> Bound:
@@ -44,8 +44,8 @@ def pointwise(operation: Operation) -> Bound:
     if not floating(operation.result):  # integers: nothing rounds, but what was open stays so
         return open_everywhere(operation)
     operation = as_numbers(operation)
-    propagated: Tensor | float = _propagated(operation)
-    return propagated + own_rounding(operation, propagated)
+    propagated = _propagated(operation)
+    return plus(propagated, own_rounding(operation, propagated))
 
 
 def gelu(operation: Operation) -> Bound:
@@ -54,14 +54,14 @@ def gelu(operation: Operation) -> Bound:
     (measured, on all of -14 to 14: 6.2 u |x| in torch's float32 GELU on the CPU, 17.4 u |upstream|
     in its derivative by tanh).
     """
-    propagated: Tensor | float = _propagated(operation)
+    propagated = _propagated(operation)
     u = operation.arithmetic.unit_roundoff
     lost = (24 if operation.name == "gelu_backward" else 8) * u * operation.args[0].abs()
-    return propagated + own_rounding(operation, propagated) + lost
+    return plus(propagated, own_rounding(operation, propagated) + lost)
 
 
 def absolute(operation: Operation) -> Bound:
-    """abs: the bound of its argument."""
+    """abs and neg: the bound of its argument."""
     return operation.errors[0]
 
 
@@ -74,17 +74,15 @@ def open_everywhere(operation: Operation) -> Bound:
     return mask
 
 
-def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
+def own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor:
     """k u |v| and eta, for the operation itself and for the numbers written into it.
 
     |v| is that of the value the dtype computes, so the propagated error is added to it.
     """
     name, args, result = operation.name, operation.args, operation.result
-    if name == "neg":
-        return torch.zeros_like(result)
     arithmetic = operation.arithmetic
     u, eta = arithmetic.unit_roundoff, arithmetic.smallest_normal
-    size = result.abs() + propagated
+    size = plus(propagated, result.abs())
     total: Tensor = (1 if name in ROUNDED_ONCE else 4) * u * size
     if name in ("add", "sub", "rsub"):  # a sum that is 0 or subnormal is exact: no eta
         scale = operation.kwargs.get("alpha", 1)
@@ -93,10 +91,11 @@ def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
         numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
     else:
         underflow = result.abs() <= 2 * eta
-        for arg in args:
-            if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
-                underflow = underflow & (arg != 0)
-        total = total + underflow.double() * eta  # bool times float would be float32
+        if bool(underflow.any()):
+            for arg in args:
+                if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
+                    underflow = underflow & (arg != 0)
+            total = total + underflow.double() * eta  # bool times float would be float32
         numbers = [size] * (name in ROUNDED_ONCE)
     for arg in args:
         if isinstance(arg, float) and numbers:
@@ -107,6 +106,8 @@ def own_rounding(operation: Operation, propagated: Tensor | float) -> Tensor:
 def as_numbers(operation: Operation) -> Operation:
     """Booleans and integers among the arguments as float64; the bound on one is how far the dtype
     is from holding it, and without limit where it is open."""
+    if all(floating(arg) or not isinstance(arg, Tensor) for arg in operation.args):
+        return operation
     args, errors = list(operation.args), list(operation.errors)
     for i, (arg, error) in enumerate(zip(args, errors, strict=True)):
         if isinstance(arg, Tensor) and not arg.is_floating_point():
@@ -124,10 +125,9 @@ def _propagated(operation: Operation) -> Any:
     name, errors = operation.name, operation.errors
     carried = [i for i, error in enumerate(errors) if error is not None]
     if not carried:
-        return 0.0
+        return None
     if name in ROUNDED_ONCE and not operation.kwargs.get("rounding_mode"):
-        left, right = (0.0 if error is None else error for error in errors[:2])
-        return _propagated_by_arithmetic(operation, left, right)
+        return _propagated_by_arithmetic(operation)
     if name in TURNING:
         return torch.clamp(errors[0], max=2.0)
     if len(carried) == 1:
@@ -135,36 +135,44 @@ def _propagated(operation: Operation) -> Any:
     return _propagated_by_several(operation, carried)
 
 
-def _propagated_by_arithmetic(operation: Operation, left: Any, right: Any) -> Any:
+def _propagated_by_arithmetic(operation: Operation) -> Any:
     name = operation.name
-    a, b = operation.args[:2]
-    scale = operation.kwargs.get("alpha", 1)
-    if name == "rsub":
-        return right + abs(scale) * left
-    if name in ("add", "sub"):
-        return left + abs(scale) * right
+    (a, b), (left, right) = operation.args[:2], operation.errors[:2]
     if name == "mul":
-        return times(left, b) + times(right, a) + left * right
-    # |(a + da)/(b + db) - a/b| <= (da + |a/b| db) / (|b| - db)
-    divisor = torch.clamp(abs(b) - right, min=0.0) if isinstance(b, Tensor) else abs(b)
-    moved = left + times(right, operation.result)
-    return torch.where(moved == 0, 0.0, moved / divisor)
+        both = None if left is None or right is None else left * right
+        return plus(plus(times(left, b), times(right, a)), both)
+    if name == "div":
+        # |(a + da)/(b + db) - a/b| <= (da + |a/b| db) / (|b| - db)
+        divisor = abs(b) if right is None else torch.clamp(abs(b) - right, min=0.0)
+        moved = plus(left, times(right, operation.result))
+        return torch.where(moved == 0, moved, moved / divisor)
+    scale = abs(operation.kwargs.get("alpha", 1))
+    if name == "rsub":
+        left, right = right, left
+    return plus(left, right if scale == 1 else times(right, scale))
+
+
+def plus(left: Any, right: Any) -> Any:
+    """The sum of two bounds, None standing for no error at all."""
+    if left is None or right is None:
+        return right if left is None else left
+    return left + right
 
 
 def times(error: Any, factor: Any) -> Any:
     """error |factor|, where no error times infinity is none."""
-    product = error * abs(factor)
-    return torch.where(error == 0, 0.0, product) if isinstance(error, Tensor) else product
+    return None if error is None else torch.where(error == 0, error, error * abs(factor))
 
 
 def _propagated_by_one(operation: Operation, at: int) -> Tensor:
-    """Of a function of one inexact number: by its slopes, and by how far it moves."""
-    args, error = operation.args, operation.errors[at]
-    bound = torch.zeros_like(operation.result)
-    for place in (args[at] - error, args[at], args[at] + error):
-        value, (slope,) = _slopes(operation, (*args[:at], place, *args[at + 1 :]), [at])
-        moved = torch.where(error == 0, 0.0, (value - operation.result).abs())
-        bound = torch.maximum(bound, torch.maximum(times(error, slope), moved))
+    """Of a function of one inexact number: by its slopes there and at both ends of its error, and
+    by how far it moves to these."""
+    args, result = operation.args, operation.result
+    number, error = (each.expand(result.shape) for each in (args[at], operation.errors[at]))
+    places = torch.stack((number - error, number, number + error))
+    values, (slopes,) = _slopes(operation, (*args[:at], places, *args[at + 1 :]), [at])
+    moved = torch.where(error == 0, error, (values - result).abs())
+    bound = torch.maximum(times(error, slopes), moved).amax(0)
     return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)  # an end lies where f is not defined
 
 

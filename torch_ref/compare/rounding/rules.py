@@ -34,7 +34,7 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (structure.conversion, CONVERSIONS),
     (pointwise.pointwise, pointwise.ROUNDED_ONCE | pointwise.ACCURATE),
     (pointwise.gelu, {"gelu", "gelu_backward"}),
-    (pointwise.absolute, {"abs"}),
+    (pointwise.absolute, {"abs", "neg"}),
     (linear.reduction, SUMS),
     (linear.product, set(linear.PRODUCTS)),
     (linear.convolution_backward, {"convolution_backward"}),
@@ -65,6 +65,7 @@ _EXACT = (
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
                          "sgn", "max", "min", "sort", "topk",
                          "max_pool2d_with_indices"}  # fmt: skip
+_MOVING = (STRUCTURAL | COPIES) - {"constant_pad_nd", "scatter"}  # these bring numbers of their own
 
 
 def rule_for(operation: Operation) -> Rule:
@@ -88,3 +89,8 @@ def rounds(node: Node) -> bool:
 def has_kinks(node: Node) -> bool:
     """Whether the operation reports kinks."""
     return name_of(node) in _KINKED
+
+
+def moves_only(node: Node) -> bool:
+    """Whether every number of the result is one of an argument's, so that none can overflow."""
+    return name_of(node) in _MOVING

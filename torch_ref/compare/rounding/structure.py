@@ -1,5 +1,6 @@
 """Operations that only move numbers: the same operation, applied to the bounds."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -94,15 +95,20 @@ def unbounded_like(result: Tensor) -> Tensor:
 
 def opened(operation: Operation) -> list[Tensor]:
     """The boolean and integer arguments that rounding could change."""
-    if all(floating(arg) or not isinstance(arg, (Tensor, list, tuple)) for arg in operation.args):
-        return []  # without the flattening: most operations
-    flat_args, _ = pytree.tree_flatten(operation.args)
-    flat_errors, _ = pytree.tree_flatten(operation.errors, is_leaf=lambda leaf: leaf is None)
     return [
         arg
-        for arg, error in zip(flat_args, flat_errors, strict=True)
+        for arg, error in _pairs(operation.args, operation.errors)
         if isinstance(arg, Tensor) and not floating(arg) and error is not None and bool(error.any())
     ]
+
+
+def _pairs(args: Any, errors: Any) -> Iterator[tuple[Any, Any]]:
+    """Arguments with their bounds, those in lists included."""
+    for arg, error in zip(args, errors, strict=True):
+        if not isinstance(arg, (list, tuple)):
+            yield arg, error
+        elif error is not None:
+            yield from _pairs(arg, error)
 
 
 def _on_bounds(operation: Operation) -> list[Any]:

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import pointwise
-from torch_ref.compare.rounding.rules import has_kinks, rounds, rule_for
+from torch_ref.compare.rounding.rules import has_kinks, moves_only, rounds, rule_for
 from torch_ref.compare.rounding.structure import constant_bound, opened, unknown
 from torch_ref.compare.twin import Values
 
@@ -106,7 +106,7 @@ class _Walker:
         if error is None or not floating(result):
             return result, error
         error, largest = error.double(), arithmetic.largest
-        if bool((result.abs() + error <= largest).all()):  # false for NaN
+        if moves_only(node) or bool((result.abs() + error <= largest).all()):  # false for NaN
             return result, error
         steady = rule_for(operation) == pointwise and _steady(args, errors)
         return _overflowed(result, error, largest, steady)
