@@ -468,6 +468,14 @@ def test_a_reader_that_has_gone_is_not_exit_code_1() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_behind_the_output_is_one_sentence() -> None:
+    command = f"{sys.executable} -m torch_ref audit > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "gradtwin: the output could not be written: No space left on device.\n"
+
+
 def test_help_documents_the_exit_codes_and_version_answers() -> None:
     assert "0 agree, 1 differ, 2 bad usage or input, 3 undecided" in run("--help").stdout
     assert run("--version").stdout.startswith("gradtwin 0.")

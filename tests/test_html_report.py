@@ -94,6 +94,18 @@ def test_of_very_many_quantities_the_wrong_ones_stay_and_the_page_says_so() -> N
     assert f"{1000 - kept} more are left out" in text
 
 
+def test_names_of_any_length_and_kind_do_not_make_the_page_large() -> None:
+    """Each < or & takes four letters and more once it is escaped."""
+    names = [f"{i}{'<&' * 200}" for i in range(50)]
+    reports = [chain(*names, wrong=names[4], twin="&" * 9000, dtype=dtype) for dtype in DTYPES]
+    assert len(html_page(reports).encode()) < LARGEST
+    fragment = reports[0]._repr_html_()
+    assert fragment is not None
+    assert len(fragment.encode()) < LARGEST
+    for text in (html_page(reports), fragment):
+        assert [tr["class"] for tr in Walk(text).all("tr") if "class" in tr].count("first") >= 1
+
+
 def test_the_verdict_is_one_sentence() -> None:
     def says(*reports: Report) -> str:
         (found,) = re.findall(r"<h1.*?</span> (.*?)</h1>", html_page(reports))

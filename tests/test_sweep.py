@@ -203,11 +203,13 @@ def test_a_breach_and_a_note_are_kept(capsys: pytest.CaptureFixture[str]) -> Non
     assert "granted" in swept
 
 
-def test_a_sweep_can_be_made_longer() -> None:
+def test_a_sweep_can_be_made_longer(capsys: pytest.CaptureFixture[str]) -> None:
     report = verify(find_twin("mine.py").twin, cases=100_000).to_dict()
     for cases in (50_000, 100_000):
         options = ["--cases", str(cases), "--ledger", "ledger", "--resume", "--json", "found.json"]
         assert main(["sweep", "mine.py", *options]) == 1
+        begins = "gradtwin: ledger holds no ledger yet: a new one begins.\n"
+        assert capsys.readouterr().err == (begins if cases == 50_000 else "")
     found = json.loads(Path("found.json").read_text())["reports"][0]
     assert found == json.loads(json.dumps(report))
 

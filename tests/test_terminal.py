@@ -75,6 +75,7 @@ def test_replayed_cases_fit() -> None:
     assert max(map(len, output.splitlines())) <= 80
     assert "…" not in output
     assert "wide[red], case 0:0" in output
+    assert "-1.2345678901e-300" in output  # a number is never broken
     assert "z[bold]" in output
 
 
@@ -86,6 +87,16 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("NO_COLOR", "1")
     assert not colour.search(printed(force_terminal=True))
     assert "\x1b" not in printed()
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, 100), ("80", 80), ("60", 60)])
+def test_a_pipe_is_as_wide_as_asked_for(
+    columns: str | None, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert report_console().width == width
 
 
 def test_a_pipe_gets_plain_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,8 @@ def _opened(
     from torch_ref.sweep.ledger import Ledger
     from torch_ref.sweep.shards import size_for, smallest_size
 
+    if options.resume and not ranks.rank and not any(options.ledger.glob("*")):
+        print(f"gradtwin: {options.ledger} holds no ledger yet: a new one begins.", file=sys.stderr)
     batched = judge.cases.batched
     size = size_for(options.cases, batched)
     return Ledger(
