@@ -1,8 +1,11 @@
 """What the tests share."""
 
+import os
+
 import pytest
 import torch
 
+os.environ.pop("COLUMNS", None)  # workers have one of their own: what is printed is for a pipe
 # As many processes as processors share the tests: threads of torch's own would only be in the way.
 torch.set_num_threads(1)
 

@@ -78,7 +78,7 @@ def test_audit_writes_it(tmp_path: Path) -> None:
 def test_selftest_writes_it(tmp_path: Path) -> None:
     """What the command does with its result, with few of the mutants."""
     file = tmp_path / "out.json"
-    write(file, "selftest", run_selftest(every=400).to_dict())
+    write(file, "selftest", run_selftest(cases=200, every=400).to_dict())
     assert check(file)["format"] == "gradtwin selftest 1"
 
 

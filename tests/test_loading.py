@@ -153,9 +153,7 @@ def test_a_name_that_is_not_there_lists_those_that_are() -> None:
 
 def test_a_name_that_is_no_twin() -> None:
     write("mine.py", "def manual(values): ...\n" + TWIN.format(name="twin"))
-    message = (
-        "manual in mine.py is of type function, and a Twin is needed; the twins there are twin."
-    )
+    message = "manual in mine.py is of type function, and a Twin is needed; the twin there is twin."
     assert refusal("mine.py:manual") == message
 
 

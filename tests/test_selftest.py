@@ -375,7 +375,7 @@ def test_the_command(
 ) -> None:
     def few(**options: Any) -> SelftestResult:
         assert options.pop("workers") >= 1
-        return run_selftest(**options, every=97)
+        return run_selftest(**options, every=197)
 
     monkeypatch.setattr(torch_ref.selftest, "run_selftest", few)
     file = tmp_path / "mutants.json"
@@ -427,7 +427,7 @@ def test_two_processes_find_what_one_finds(all_mutants: list[Mutant]) -> None:
         "from torch_ref.selftest import run_selftest\n"
         "from torch_ref.selftest.mutate import mutants\n"
         "if __name__ == '__main__':\n"
-        "    one, two = (run_selftest(cases=200, every=140, workers=n) for n in (1, 2))\n"
+        "    one, two = (run_selftest(cases=200, every=290, workers=n) for n in (1, 2))\n"
         "    assert one.rows == two.rows, (one.rows, two.rows)\n"
         "    print(len(two.rows), *(mutant.source for mutant in mutants()))\n"
     )
@@ -436,7 +436,7 @@ def test_two_processes_find_what_one_finds(all_mutants: list[Mutant]) -> None:
     )
     assert done.returncode == 0, done.stderr
     rows, _, sources = done.stdout.partition(" ")
-    assert int(rows) == len(all_mutants[::140])
+    assert int(rows) == len(all_mutants[::290])
     # and the mutants are the same each time
     assert sources == " ".join(mutant.source for mutant in all_mutants) + "\n"
 

@@ -148,7 +148,19 @@ BAD_TWINS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a reference without a graph": (
         {"reference": lambda values: {"loss": values["x"].detach() ** 2}},
-        "tanh: autograd cannot differentiate the reference",
+        "tanh: the loss does not depend on any input, as autograd sees it",
+    ),
+    "a loss of whole numbers": (
+        {"reference": lambda values: {"loss": (values["x"] > 0).long()}},
+        "tanh: the loss must be a floating number, which has a gradient; got torch.int64",
+    ),
+    "a name that is no string": (
+        {"inputs": lambda draw: {1: draw.normal()}},
+        "tanh: inputs must name its tensors by strings; got 1",
+    ),
+    "a reference that looks at its numbers": (
+        {"reference": lambda values: {"loss": values["x"] * float(values["x"].detach().sum())}},
+        r"cannot be recorded as one graph \(it looks at its numbers: use torch.where instead of",
     ),
     "a manual side that raises": (
         {"manual": _raise},

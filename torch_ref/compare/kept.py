@@ -5,31 +5,36 @@ from dataclasses import dataclass, field
 
 from torch_ref.compare.cases import Batch, shapes
 
-MOST = 64  # batches of single cases; of the larger ones that hold many cases, one
+MOST, EACH = 96, 6  # batches of one case, of all kinds and of each; where one holds many cases, 1
 
 
 @dataclass
 class Kept:
-    """The first batch of each combination of shapes and stratum."""
+    """The first batches of each kind: of each combination of shapes and stratum."""
 
-    _by_kind: dict[tuple[object, str], Batch] = field(default_factory=dict)
+    _kept: list[tuple[Batch, tuple[object, str]]] = field(default_factory=list)
+    _count: Counter[object] = field(default_factory=Counter)
 
     def __bool__(self) -> bool:
-        return bool(self._by_kind)
+        return bool(self._kept)
 
     def add(self, batch: Batch, stratum: str) -> None:
-        """Keep the batch, if there is room and none of its kind is kept."""
-        if len(self._by_kind) < (1 if batch.batched else MOST):
-            self._by_kind.setdefault((shapes(batch.inputs), stratum), batch)
+        """Keep the batch, if there is room for its kind."""
+        kind = shapes(batch.inputs), stratum
+        most, each = (1, 1) if batch.batched else (MOST, EACH)
+        if len(self._kept) < most and self._count[kind] < each:
+            self._kept.append((batch, kind))
+            self._count[kind] += 1
 
     def some(self, most: int) -> list[Batch]:
         """So many of them, chosen by turns from all shapes and strata: a constant is then told
         from a size, and what holds in one stratum alone is not taken for a rule."""
-        left = dict(self._by_kind)
+        left = list(self._kept)
         chosen: list[Batch] = []
         met: Counter[object] = Counter()
         while left and len(chosen) < most:
-            kind = min(left, key=lambda kind: (met[kind[0]] + met[kind[1]], left[kind].first))
-            chosen.append(left.pop(kind))
+            place = min(range(len(left)), key=lambda at: sum(met[part] for part in left[at][1]))
+            batch, kind = left.pop(place)
             met.update(kind)
+            chosen.append(batch)
         return chosen
