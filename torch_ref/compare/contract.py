@@ -15,8 +15,12 @@ from torch_ref.compare.layout import copy_of
 from torch_ref.compare.reference import changed, gradients_by_autograd, same_answers
 from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
 
-# What torch says where a tensor is changed in place that repeats its numbers without a copy.
-_IN_PLACE = "more than one element of the written-to tensor"
+# What torch says where a tensor is changed in place that repeats its numbers without a copy, and
+# where one is that has a gradient.
+_IN_PLACE = (
+    "more than one element of the written-to tensor",
+    "is being used in an in-place operation",
+)
 RANDOM = "manual gave another answer on a second run with the same inputs."
 
 
@@ -50,7 +54,8 @@ class Saying:
             error, (torch.OutOfMemoryError, TwinError)
         ):
             return
-        in_place = " (it must leave its inputs as they are)" if _IN_PLACE in str(error) else ""
+        changes = any(words in str(error) for words in _IN_PLACE)
+        in_place = " (it must leave what it is given as it is)" if changes else ""
         said = f"{self.name}: {self.what} raised {told(error)}{in_place}{self.mend}."
         raise TwinError(said) from error
 
