@@ -607,14 +607,14 @@ def test_what_cuda_compiles_is_right(shape: tuple[int, ...]) -> None:
     parameters, inputs = map(tensors, batch())
     parameters["w34"] = parameters["w34"].expand(shape)
     loss, gradients, sound = cuda._means({**parameters, **inputs})
-    assert sound == 0
+    assert sound
     assert_equal((loss, gradients), manual_bp.gradients(parameters, inputs))
     stored, sound = cuda._samples({**parameters, **inputs})
-    assert sound == 0
+    assert sound
     assert_equal((0, stored), (0, _backward(parameters, inputs)))
     inputs["x1"][0] = torch.inf
-    assert cuda._means({**parameters, **inputs})[2].isnan()
-    assert cuda._samples({**parameters, **inputs})[1].isnan()
+    assert not cuda._means({**parameters, **inputs})[2]
+    assert not cuda._samples({**parameters, **inputs})[1]
 
 
 @pytest.mark.slow
