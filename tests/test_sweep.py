@@ -248,7 +248,7 @@ def test_torchrun_with_one_rank_killed(capsys: pytest.CaptureFixture[str]) -> No
     expected = uninterrupted()
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, "-m", *torchrun, "-m", "torch_ref", *SWEEP, "ledger"]
-    process = started(command, PAUSE="0.05")
+    process = started(command, PAUSE="0.3")
     wait_for("ledger", 2, 2)
     os.kill(int(Path("process-1").read_text()), signal.SIGKILL)
     _, errors = process.communicate()
@@ -263,7 +263,7 @@ def test_torchrun_with_one_rank_killed(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_and_gone_on_with_by_the_command_it_says(number: signal.Signals) -> None:
-    process = started([sys.executable, "-m", "torch_ref", *SWEEP, "ledger"], PAUSE="0.05")
+    process = started([sys.executable, "-m", "torch_ref", *SWEEP, "ledger"], PAUSE="0.3")
     wait_for("ledger", 1, 2)
     process.send_signal(number)
     output, errors = process.communicate()
