@@ -1,6 +1,7 @@
 """The `gradtwin` command. torch is imported only once the arguments are known to be good."""
 
 import argparse
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,12 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradtwin: stopped", file=sys.stderr)
         return STOPPED
-    except OSError as error:  # of files, the commands themselves say which one
-        print(f"gradtwin: the output could not be written: {error.strerror}.", file=sys.stderr)
-        return BAD_INPUT
     except SystemExit:  # rich's answer, with code 1, to a reader of the output that has gone
         return CLOSED
-    except Exception:  # Python's own exit code for it, 1, would say that the twin differs
+    except Exception as error:  # Python's own exit code for it, 1, would say that the twin differs
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print(f"gradtwin: the output could not be written: {error.strerror}.", file=sys.stderr)
+            return BAD_INPUT
         traceback.print_exc()
         print("gradtwin: this is a fault of gradtwin's own: please report it.", file=sys.stderr)
         return FAULT

@@ -21,8 +21,8 @@ class Kept:
     def add(self, batch: Batch, stratum: str) -> None:
         """Keep the batch, if there is room for its kind."""
         kind = shapes(batch.inputs), stratum
-        most, each = (1, 1) if batch.batched else (MOST, EACH)
-        if len(self._kept) < most and self._count[kind] < each:
+        most = 1 if batch.batched else MOST
+        if len(self._kept) < most and self._count[kind] < EACH:
             self._kept.append((batch, kind))
             self._count[kind] += 1
 

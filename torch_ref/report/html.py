@@ -69,8 +69,11 @@ def html_fragment(report: "Report") -> str:
 
 def _small_enough(made: Callable[[Detail], str], details: Sequence[Detail]) -> str:
     """With as much detail as fits."""
-    pages = map(made, details)
-    return next((page for page in pages if len(page.encode()) < LARGEST), made(details[-1]))
+    page = ""
+    for page in map(made, details):
+        if len(page.encode()) < LARGEST:
+            break
+    return page
 
 
 def _page(reports: "Sequence[Report]", address: str | None, detail: Detail) -> str:

@@ -50,10 +50,13 @@ def summary(report: "Report") -> str:
 
 def remarks(report: "Report") -> list[str]:
     """What else a reader should know: what was not given, what is a convention."""
+    from torch_ref.compare.function_values import UPSTREAM
+
     remarks = [report.about_bias(row) for row in report.rows if row.bias is not None]
-    forward = [row.name for row in report.rows if _is_forward(row.name) and row.verdict == "differ"]
+    wrong = (row.name for row in report.rows if row.verdict == "differ")
+    forward = next(filter(UPSTREAM.fullmatch, wrong), None)  # as a Function's twin names it
     if forward:
-        remarks.append(f"dL/d{forward[0]} is the forward result: what is wrong there is forward")
+        remarks.append(f"dL/d{forward} is the forward result: what is wrong there is forward")
     if report.missing:
         names = ", ".join(f"dL/d{name}" for name in report.missing)
         remarks.append(f"not given by hand, so not judged: {names}")
@@ -63,11 +66,6 @@ def remarks(report: "Report") -> list[str]:
             "convention: torch's is the one judged by"
         )
     return remarks
-
-
-def _is_forward(name: str) -> bool:
-    """Whether the loss is the inner product of the result with this, as in a Function's twin."""
-    return name == "upstream" or (name.startswith("upstream ") and name.split()[1].isdigit())
 
 
 def share(ratio: float) -> str:
