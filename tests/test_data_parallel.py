@@ -22,6 +22,7 @@ import manual_bp
 from torch_ref import AssignmentNet, ItakuraSaitoLoss
 from torch_ref.compare.reference import record
 from torch_ref.compare.rounding import Arithmetic, walk
+from torch_ref.experiments.ranks import leave
 
 SAMPLES, WORLD = 1024, 2
 # Samples of rank 0; powers of two, so that the weights of the ranks' losses are exact.
@@ -62,8 +63,8 @@ def run_as_rank(rank: int, folder: Path) -> None:
         for cut in CUTS
         for weighted in (True, False)
     }
-    distributed.destroy_process_group()
     (folder / f"{rank}.json").write_text(json.dumps(found))
+    leave()
 
 
 def gradients_on(rank: int, dtype: str, cut: str, weighted: bool) -> dict[str, float]:

@@ -10,6 +10,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import torch
 from torch import Tensor, distributed
@@ -88,12 +89,22 @@ def run_as_rank(folder: Path, rank: int) -> None:
     rate = read.pop("learning_rate").item()
     given = Descent(**read, learning_rate=float(rate))
     trajectory = _descended(given, rank)
-    distributed.destroy_process_group()
     _store(folder / f"{rank}.safetensors", {"trajectory": trajectory})
+    leave()
+
+
+def leave() -> NoReturn:
+    """End this rank once every rank has come so far: with code 0, and at once.
+
+    What a rank found is in its file by now. Taking the process group down, or the interpreter with
+    its threads in it, now and then ends in std::terminate or hangs (pytorch#190489).
+    """
+    distributed.barrier()
+    os._exit(0)
 
 
 def _descended(given: Descent, rank: int) -> Tensor:
-    """The trajectory; what holds the process group is gone before that is, or gloo may hang."""
+    """The trajectory through DistributedDataParallel."""
     net = AssignmentNet(dtype=torch.float64)
     net.load_state_dict(named(given.start))
     parallel = DistributedDataParallel(net)
