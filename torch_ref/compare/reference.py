@@ -1,9 +1,12 @@
 """The graph of a side: forward and backward recorded as one list of primitive operations."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -86,11 +89,11 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
     """
     # Attention is recorded by its formula: the fused kernels cannot be taken apart. The function
     # gets a dict of its own, since it may take names out of it.
-    with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
+    with _shapes_noted(), sdpa_kernel(SDPBackend.MATH), WithoutLooking():
         as_written = make_fx(lambda values: function(dict(values)))(example)
     as_written.graph.eliminate_dead_code()
     as_written.recompile()
-    with torch.no_grad():  # the derivatives are in the graph already
+    with _shapes_noted(), torch.no_grad():  # the derivatives are in the graph already
         names = tuple(as_written(example))
         pure = make_fx(
             functionalize(lambda *tensors: tuple(as_written(dict(zip(example, tensors))).values())),
@@ -100,6 +103,12 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
     pure.recompile()
     pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
     return pure
+
+
+def _shapes_noted() -> AbstractContextManager[object]:
+    """One mode in which make_fx notes the shape of every value: else it makes a mode for each, and
+    each looks up the stack, which takes half of the time, and more under pytest."""
+    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 def same_answers(left: Values, right: Values) -> bool:

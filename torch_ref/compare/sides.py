@@ -85,6 +85,12 @@ class Recorder:
         """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
         self._reference, self._manual = reference, manual
 
+    def in_float64(self) -> "Recorder":
+        """One of the same twin and graphs, for float64."""
+        wide = Recorder(self.twin, torch.float64)
+        wide.share_graphs(self._reference, self._manual)
+        return wide
+
     def sides(self, batch: Batch) -> Sides:
         """Both sides on a batch; quantities that cannot be compared are left out, and said."""
         answers = self._answers(batch)
