@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.func import functionalize
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from torch_ref.compare.reference import traced
 from torch_ref.compare.report import Graph
 from torch_ref.compare.twin import Values
 
@@ -29,10 +29,10 @@ def forward_graph(reference: Callable[[Values], Values], inputs: Values) -> Grap
     leaves = [v.detach().requires_grad_() if v.is_floating_point() else v for v in inputs.values()]
     try:
         with torch.enable_grad():
-            recorded = make_fx(forward)(*leaves)
+            recorded = traced(forward, *leaves)
         if any(map(_changes_its_arguments, recorded.graph.nodes)):
             with torch.no_grad():
-                recorded = make_fx(functionalize(recorded))(*inputs.values())
+                recorded = traced(functionalize(recorded), *inputs.values())
     except Exception:  # anything can come out of recording a user's function
         return Graph()
     return _simplified(recorded, tuple(inputs), tuple(names))

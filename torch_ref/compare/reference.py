@@ -1,11 +1,12 @@
 """The graph of a side: forward and backward recorded as one list of primitive operations."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._guards import TracingContext, tracing
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
 from torch.fx import GraphModule
@@ -80,6 +81,20 @@ def unused(reference: Callable[[Values], Values], inputs: Values) -> tuple[str, 
     return tuple(name for name, grad in zip(wanted, grads, strict=True) if grad is None)
 
 
+def traced(
+    function: Callable[..., Any],
+    *example: Any,
+    decompositions: dict[OpOverload, Callable[..., Any]] | None = None,
+) -> GraphModule:
+    """The operations of a function on the example, by torch's make_fx, and taken apart.
+
+    One mode notes the shape of every value: else make_fx makes a mode for each, and each looks up
+    the stack, which takes half of the time, and more under pytest.
+    """
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        return make_fx(function, decomposition_table=decompositions)(*example)
+
+
 def record(function: Callable[[Values], Values], example: Values) -> GraphModule:
     """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
     taken apart, dead ones removed.
@@ -89,26 +104,20 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
     """
     # Attention is recorded by its formula: the fused kernels cannot be taken apart. The function
     # gets a dict of its own, since it may take names out of it.
-    with _shapes_noted(), sdpa_kernel(SDPBackend.MATH), WithoutLooking():
-        as_written = make_fx(lambda values: function(dict(values)))(example)
+    with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
+        as_written = traced(lambda values: function(dict(values)), example)
     as_written.graph.eliminate_dead_code()
     as_written.recompile()
-    with _shapes_noted(), torch.no_grad():  # the derivatives are in the graph already
+    with torch.no_grad():  # the derivatives are in the graph already
         names = tuple(as_written(example))
-        pure = make_fx(
+        pure = traced(
             functionalize(lambda *tensors: tuple(as_written(dict(zip(example, tensors))).values())),
-            decomposition_table=DECOMPOSITIONS,
-        )(*example.values())
+            *example.values(),
+            decompositions=DECOMPOSITIONS,
+        )
     pure.graph.eliminate_dead_code()
-    pure.recompile()
     pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
     return pure
-
-
-def _shapes_noted() -> AbstractContextManager[object]:
-    """One mode in which make_fx notes the shape of every value: else it makes a mode for each, and
-    each looks up the stack, which takes half of the time, and more under pytest."""
-    return tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
 
 
 def same_answers(left: Values, right: Values) -> bool:

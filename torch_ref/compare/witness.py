@@ -7,19 +7,21 @@ differences at falling h an extrapolated derivative and an estimate of its error
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Interpreter, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence
-from torch_ref.compare.reference import gradients_by_autograd
+from torch_ref.compare.layout import layout
+from torch_ref.compare.reference import gradients_by_autograd, traced
 from torch_ref.compare.twin import Twin, Values
 
 # The witness must side with one by far: be ten times nearer to it than the two are to each other.
 CLEARLY = 10
+Graphs = dict[object, GraphModule]  # forward passes, by the quantity moved and the inputs' layout
 _VOTES = 12  # wrong elements looked at
 
 
@@ -34,8 +36,9 @@ def who_is_wrong(
     Looks at wrong elements of a few cases, none at a kink, where a difference means nothing; all
     that speak must agree. kinks: which cases of each batch are at one.
     """
+    graphs: Graphs = {}
     votes = [
-        _vote(twin, case, one.name, float(one.manual.value.reshape(-1)[at]), inner)
+        _vote(twin, case, one.name, float(one.manual.value.reshape(-1)[at]), inner, graphs)
         for one, batch, at_kinks in zip(evidence, batches, kinks, strict=True)
         for case, at, inner in _wrong_places(one, batch, at_kinks, max(_VOTES // len(batches), 1))
     ]
@@ -62,10 +65,10 @@ def _wrong_places(
     return places
 
 
-def _vote(twin: Twin, case: Values, name: str, manual: float, at: int) -> str:
+def _vote(twin: Twin, case: Values, name: str, manual: float, at: int, graphs: Graphs) -> str:
     reference = float(gradients_by_autograd(twin.reference, case, (name,))[name].reshape(-1)[at])
     gap = abs(manual - reference)
-    derivative, error = finite_difference(twin, case, name, at)
+    derivative, error = finite_difference(twin, case, name, at, graphs)
     if not math.isfinite(derivative):
         return ""
     if not math.isfinite(manual):
@@ -78,12 +81,21 @@ def _vote(twin: Twin, case: Values, name: str, manual: float, at: int) -> str:
     return ""
 
 
-def finite_difference(twin: Twin, wide: Values, name: str, at: int) -> tuple[float, float]:
+def finite_difference(
+    twin: Twin, wide: Values, name: str, at: int, graphs: Graphs | None = None
+) -> tuple[float, float]:
     """The derivative of the (summed) loss by element `at` of a quantity, flattened, and how far
-    off it may be."""
-    loss = _loss_of(twin, wide, name, at)
+    off it may be.
+
+    graphs: those recorded so far, which cases laid out alike share.
+    """
     with torch.no_grad():
-        quantity = {**wide, **twin.reference(dict(wide))}[name].reshape(-1)
+        values = {**wide, **twin.reference(dict(wide))}
+    quantity = values[name].reshape(-1)
+    if name in wide:
+        loss = _loss_of_input(twin, wide, name, at)
+    else:
+        loss = _loss_of_intermediate(twin, wide, name, at, values, {} if graphs is None else graphs)
     scale = abs(float(quantity[at])) or 1.0
     best, error = math.nan, math.inf
     for start in (0.1, 1e-3):
@@ -122,53 +134,55 @@ def _ridders(loss: Callable[[float], float], step: float) -> tuple[float, float]
     return best, error
 
 
-def _loss_of(twin: Twin, wide: Values, name: str, at: int) -> Callable[[float], float]:
-    """The summed loss as a function of how far one element of a quantity is moved."""
+def _loss_of_input(twin: Twin, wide: Values, name: str, at: int) -> Callable[[float], float]:
+    """The summed loss as a function of how far one element of an input is moved."""
 
-    def moved(value: Tensor, by: float) -> Tensor:
-        flat = value.clone().reshape(-1)
-        flat[at] += by
-        return flat.reshape(value.shape)
-
-    if name in wide:
-
-        def of_input(by: float) -> float:
-            with torch.no_grad():
-                values = twin.reference({**wide, name: moved(wide[name], by)})
-            return float(values["loss"].sum())
-
-        return of_input
-    graph, node = _forward_graph(twin, wide, name)
-
-    def of_intermediate(by: float) -> float:
+    def loss(by: float) -> float:
+        moved = wide[name] + _only(at, by, wide[name])
         with torch.no_grad():
-            return float(_Moving(graph, node, lambda value: moved(value, by)).run(*wide.values()))
+            return float(twin.reference({**wide, name: moved})["loss"].sum())
 
-    return of_intermediate
+    return loss
 
 
-def _forward_graph(twin: Twin, wide: Values, name: str) -> tuple[GraphModule, Node]:
-    """The forward pass as a graph that gives the summed loss, and the node of a quantity in it."""
+def _loss_of_intermediate(
+    twin: Twin, wide: Values, name: str, at: int, values: Values, graphs: Graphs
+) -> Callable[[float], float]:
+    """The same for an intermediate; values: what the reference gives where nothing is moved."""
+    key = (name, layout(wide))
 
-    def forward(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(by: float) -> float:
+        with torch.no_grad():
+            return float(graphs[key](_only(at, by, values[name]), *wide.values()))
+
+    if key not in graphs or loss(0.0) != float(values["loss"].sum()):  # it may branch
+        graphs[key] = _forward_graph(twin, wide, name)
+    return loss
+
+
+def _only(at: int, by: float, like: Tensor) -> Tensor:
+    """Zeros shaped like a quantity, but for one element."""
+    step = torch.zeros(like.numel(), dtype=like.dtype, device=like.device)
+    step[at] = by
+    return step.reshape(like.shape)
+
+
+def _forward_graph(twin: Twin, wide: Values, name: str) -> GraphModule:
+    """The summed loss as a graph whose inputs are what is added to a quantity, and the twin's."""
+
+    def forward(step: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         values = twin.reference(dict(zip(wide, tensors, strict=True)))
         return values["loss"].sum(), values[name]
 
-    graph = make_fx(forward)(*wide.values())
-    (output,) = (node for node in graph.graph.nodes if node.op == "output")
-    loss, quantity = output.args[0]
-    output.args = (loss,)
+    graph = traced(forward, torch.zeros(()), *wide.values())
+    nodes = list(graph.graph.nodes)
+    outputs: Any = nodes[-1].args[0]
+    step, (loss, quantity) = nodes[0], outputs
+    computed = next(node for node in nodes if node.op != "placeholder")
+    before = computed if quantity.op == "placeholder" else quantity.next
+    with graph.graph.inserting_before(before):
+        moved = graph.graph.call_function(torch.add, (quantity, step))
+    quantity.replace_all_uses_with(moved, delete_user_cb=lambda user: user is not moved)
+    nodes[-1].args = (loss,)
     graph.recompile()
-    return graph, quantity
-
-
-class _Moving(Interpreter):
-    """Runs a graph, and moves the value of one node before others use it."""
-
-    def __init__(self, graph: GraphModule, node: Node, move: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(graph)
-        self.node, self.move = node, move
-
-    def run_node(self, n: Node) -> object:
-        value = super().run_node(n)
-        return self.move(value) if n is self.node else value
+    return graph

@@ -126,7 +126,7 @@ def _mutations(source: str, operator: Operator) -> Iterator[str]:
     """The source with each of the operator's mutations of the function's body, one at a time."""
     ways = [
         (number, index)
-        for number, node in enumerate(_nodes(_body(source)))
+        for number, node in enumerate(_nodes_of(source))
         for index, _ in enumerate(operator.mutation_positions(node))
     ]
     for number, index in ways:
@@ -136,6 +136,12 @@ def _mutations(source: str, operator: Operator) -> Iterator[str]:
         at = next(i for i, sibling in enumerate(siblings) if sibling is node)
         siblings[at] = operator.mutate(node, index)
         yield body.get_root_node().get_code()
+
+
+@cache
+def _nodes_of(source: str) -> tuple[Node, ...]:
+    """The nodes of a body, to be looked at only."""
+    return tuple(_nodes(_body(source)))
 
 
 def _body(source: str) -> Node:
