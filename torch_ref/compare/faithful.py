@@ -33,13 +33,10 @@ def faithful(walked: Walked, expected: Values) -> bool:
 
 def unfaithful(walked: Walked, expected: Values) -> list[str]:
     """The quantities whose recorded numbers are not the computed ones, up to rounding."""
-    return [
-        name
-        for name, value in walked.values.items()
-        if bool(
-            (
-                ((value - expected[name]).abs() > 2 * walked.bounds[name])
-                & value.isfinite() & expected[name].isfinite()
-            ).any()
-        )
-    ]  # fmt: skip
+    return [name for name in walked.values if _is_off(walked, name, expected[name])]
+
+
+def _is_off(walked: Walked, name: str, expected: Tensor) -> bool:
+    value = walked.values[name]
+    off = (value - expected).abs() > 2 * walked.bounds[name]
+    return bool(off.any()) and bool((off & value.isfinite() & expected.isfinite()).any())

@@ -37,13 +37,15 @@ class Side:
 
     @property
     def decided(self) -> Tensor:
-        return self.value.isfinite() & (self.bound <= self.value.abs() / 2)
+        size = self.value.abs()
+        return (size < math.inf) & (self.bound <= size / 2)
 
     def digits(self, most: float) -> Tensor:
         """Decimal digits that the bound leaves, between 0 and `most`."""
-        relative = torch.where(self.bound == 0, 0.0, self.bound / self.value.abs())
+        size = self.value.abs()
+        relative = torch.where(self.bound == 0, 0.0, self.bound / size)
         digits = (-relative.log10()).nan_to_num(nan=0.0).clamp(0.0, most)
-        return torch.where(self.value.isfinite(), digits, 0.0)
+        return torch.where(size < math.inf, digits, 0.0)
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,13 @@ def compare(
     """What `judge` does element by element."""
     tolerance = manual_side.bound + reference_side.bound
     reference = reference_side.value
-    larger = torch.maximum(manual_side.value.abs(), reference.abs())
+    side, size = manual_side.value.abs(), reference.abs()
+    is_number = manual.abs() < math.inf  # as isfinite, which takes four operations
     overflows = reference_in_dtype.value != reference
-    bounded = manual_side.value.isfinite() & (manual_side.bound <= larger / 2)
-    lost = ~manual.isfinite() & (reference_in_dtype.decided if fits is None else fits)
+    bounded = (side < math.inf) & (manual_side.bound <= torch.maximum(side, size) / 2)
+    lost = ~is_number & (reference_in_dtype.decided if fits is None else fits)
     ratio = _ratio((manual - reference).abs(), tolerance)
-    beyond = (ratio > 1) & tolerance.isfinite() & manual.isfinite() & reference.isfinite()
+    beyond = (ratio > 1) & (tolerance < math.inf) & is_number & (size < math.inf)
     decided = (((bounded | lost) & reference_side.decided) | beyond) & ~overflows
     return Compared(
         manual,
@@ -206,9 +209,9 @@ def tally(
 
 
 def _ratio(difference: Tensor, tolerance: Tensor) -> Tensor:
-    """difference / tolerance; 0 where they are equal to the last bit, infinite for NaN."""
+    """|difference| / tolerance; 0 where they are equal to the last bit, infinite for NaN."""
     ratio = torch.where(difference == 0, 0.0, difference / tolerance)
-    return torch.where(difference.isfinite(), ratio, torch.inf)
+    return torch.where(difference < math.inf, ratio, torch.inf)
 
 
 def _at_kinks(wrong: Tensor, kinks: Tensor | None) -> int:

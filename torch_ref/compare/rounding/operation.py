@@ -1,9 +1,10 @@
 """What a rule is told: one operation of the graph, its arguments, their bounds and its result."""
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -47,7 +48,10 @@ class Arithmetic:
 @dataclass(frozen=True)
 class Operation:
     """One operation: its graph node, arguments, the arguments' bounds (in the same nesting), its
-    result, and where to report places at which a gradient is a convention (kinks and ties)."""
+    result, and where to report places at which a gradient is a convention (kinks and ties).
+
+    is_finite: whether all numbers of an earlier node's value are.
+    """
 
     node: Node
     args: tuple[Any, ...]
@@ -56,10 +60,22 @@ class Operation:
     result: Any
     arithmetic: Arithmetic
     report_kink: Callable[[Tensor], None]
+    is_finite: Callable[[Node], bool]
 
     @property
     def name(self) -> str:
         return name_of(self.node)
+
+    @cached_property
+    def size(self) -> Tensor:
+        """|v| of a floating result."""
+        size: Tensor = self.result.abs()
+        return size
+
+    def finite(self, place: int) -> bool:
+        """Whether all numbers of an argument are finite."""
+        arg: Any = self.node.args[place]
+        return self.is_finite(arg) if isinstance(arg, Node) else math.isfinite(arg)
 
     def call(self, *args: Any) -> Any:
         """The operation on other arguments."""

@@ -67,10 +67,11 @@ class _Walker:
         self.unbounded: set[str] = set()
         self.kinks: Tensor | None = None
         self.narrow: set[torch.dtype] = set()
+        self.value: dict[Node, Any] = {}
+        self.finite: dict[Node, bool] = {}
 
     def run(self, flat: list[Any], flat_bounds: list[Any]) -> tuple[list[Any], list[Any]]:
-        value: dict[Node, Any] = {}
-        bound: dict[Node, Any] = {}
+        value, bound = self.value, dict[Node, Any]()
         remaining = iter(zip(flat, flat_bounds, strict=True))
         if "last uses" not in self.graph.meta:
             self.graph.meta["last uses"] = _last_uses(self.graph)
@@ -101,12 +102,17 @@ class _Walker:
         if not inexact and not rounds(node) and not has_kinks(node):
             return result, None
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
-        operation = Operation(node, args, kwargs, errors, result, arithmetic, self.report_kink)
+        operation = Operation(
+            node, args, kwargs, errors, result, arithmetic, self.report_kink, self.is_finite
+        )
         error = self.bound(operation, inexact)
         if error is None or not floating(result):
             return result, error
         error, largest = error.double(), arithmetic.largest
-        if moves_only(node) or bool((result.abs() + error <= largest).all()):  # false for NaN
+        if moves_only(node):
+            return result, error
+        if not result.numel() or (operation.size + error).amax().item() <= largest:  # no for NaN
+            self.finite[node] = True
             return result, error
         steady = rule_for(operation) == pointwise and _steady(args, errors)
         return _overflowed(result, error, largest, steady)
@@ -140,6 +146,13 @@ class _Walker:
             rule = unknown  # the rules know open masks only
         error = rule(operation)
         return error if inexact or rounds(operation.node) else None
+
+    def is_finite(self, node: Node) -> bool:
+        """Whether all numbers of a node's value are finite; most are known to be."""
+        if node not in self.finite:
+            value = self.value[node]
+            self.finite[node] = not floating(value) or bool(value.isfinite().all())
+        return self.finite[node]
 
     def report_kink(self, mask: Tensor) -> None:
         """Add the places of a mask to the cases at which a gradient is a convention."""
