@@ -2,9 +2,10 @@
 
 # The samples are cut into chunks, whose sums are added up in order: the same bits come out of any
 # number of threads. Within a block sums are kept in the arrays' own type, one a lane of a vector;
-# those of blocks are added in double. A chunk is some microseconds' work.
+# those of blocks are added in double. A chunk is some microseconds' work: eight blocks, or one where
+# there are so few samples that threads would have unequal shares.
 DRIVER = """
-enum { CHUNK = 8 * BLOCK };
+enum { CHUNK = 8 * BLOCK, FEW = 16 * CHUNK };
 
 typedef struct {
   int64_t dims;
@@ -53,22 +54,22 @@ static int layout(const Samples *all, int argument) {
   return same ? 0 : row ? 1 : 2;
 }
 
-static void chunk(const Samples *all, const int *layouts, int64_t number, int64_t count_of_all,
-                  T *const *out, double *sums) {
-  int64_t start = number * CHUNK, end = start + CHUNK;
+static void chunk(const Samples *all, const int *layouts, int64_t start, int64_t size,
+                  int64_t count_of_all, T *const *out, double *sums) {
+  int64_t end = start + size;
   T room[ARGUMENTS][BLOCK];
   const T *in[ARGUMENTS];
   T *to[OUTPUTS];
   if (end > count_of_all) end = count_of_all;
   for (int a = 0; a < ARGUMENTS; a++) {
-    in[a] = room[a];
-    if (layouts[a] == 0)
+    in[a] = a < SHARED ? all->data[a] : room[a];
+    if (a >= SHARED && layouts[a] == 0)
       for (int64_t i = 0; i < BLOCK && i < end - start; i++) room[a][i] = *all->data[a];
   }
   for (; start < end; start += BLOCK) {
     const int64_t count = end - start < BLOCK ? end - start : BLOCK;
     double own[SUMS];
-    for (int a = 0; a < ARGUMENTS; a++) {
+    for (int a = SHARED; a < ARGUMENTS; a++) {
       if (layouts[a] == 1) in[a] = all->data[a] + start;
       if (layouts[a] == 2) gather(all, a, start, count, room[a]);
     }
@@ -83,7 +84,7 @@ static void chunk(const Samples *all, const int *layouts, int64_t number, int64_
 int run(int64_t count, int64_t dims, const int64_t *shape, const T *const *data,
         const int64_t *strides, T *const *out, int threads) {
   const Samples all = {dims, shape, data, strides};
-  const int64_t chunks = (count + CHUNK - 1) / CHUNK;
+  const int64_t size = count < FEW ? BLOCK : CHUNK, chunks = (count + size - 1) / size;
   double few[SUMS] = {0}, *parts = chunks > 1 ? calloc(chunks, sizeof few) : few;
   int layouts[ARGUMENTS], finite = 1;
   if (!parts) return 1;
@@ -92,9 +93,10 @@ int run(int64_t count, int64_t dims, const int64_t *shape, const T *const *data,
   if (threads > 1) {
     #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t c = 0; c < chunks; c++)
-      chunk(&all, layouts, c, count, out, parts + c * SUMS);
+      chunk(&all, layouts, c * size, size, count, out, parts + c * SUMS);
   } else {  /* not a word to OpenMP, which does not live on in a forked process */
-    for (int64_t c = 0; c < chunks; c++) chunk(&all, layouts, c, count, out, parts + c * SUMS);
+    for (int64_t c = 0; c < chunks; c++)
+      chunk(&all, layouts, c * size, size, count, out, parts + c * SUMS);
   }
   for (int s = 0; s < SUMS; s++) {
     double sum = 0;

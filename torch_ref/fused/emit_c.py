@@ -66,6 +66,7 @@ def source(program: Program, forms: Mapping[str, str] = FORMS) -> str:
             _HEAD.format(
                 T=FORMATS[program.dtype].name,
                 arguments=len(program.arguments),
+                shared=program.shared,
                 outputs=len(program.outputs),
                 summed=int(program.summed),
                 block=BLOCK,
@@ -83,8 +84,8 @@ _HEAD = """#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 typedef {T} T;
-enum {{ ARGUMENTS = {arguments}, OUTPUTS = {outputs}, SUMMED = {summed}, BLOCK = {block},
-       SUMS = SUMMED * OUTPUTS + 1 }};  /* the last is that of what is watched */
+enum {{ ARGUMENTS = {arguments}, SHARED = {shared}, OUTPUTS = {outputs}, SUMMED = {summed},
+       BLOCK = {block}, SUMS = SUMMED * OUTPUTS + 1 }};  /* the last is that of what is watched */
 """
 
 

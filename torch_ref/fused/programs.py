@@ -21,7 +21,7 @@ from torch_ref.fused.rewriting import telling
 MEANS = "means"  # of the loss and its gradient for parameters that are one number each
 SAMPLES = "samples"  # the same, sample by sample
 BACKWARD = "backward"  # all gradients, sample by sample
-SMALL = 16_384  # samples, below which starting threads takes longer than they save
+SMALL = 4_096  # samples, below which starting threads takes longer than they save
 
 
 @cache
