@@ -2,8 +2,8 @@
 
 # The samples are cut into chunks, whose sums are added up in order: the same bits come out of any
 # number of threads. Within a block sums are kept in the arrays' own type, one a lane of a vector;
-# those of blocks are added in double. A chunk is some microseconds' work: eight blocks, or one where
-# there are so few samples that threads would have unequal shares.
+# those of blocks are added in double. A chunk is some microseconds' work: eight blocks, or one
+# where there are so few samples that threads would have unequal shares.
 DRIVER = """
 enum { CHUNK = 8 * BLOCK, FEW = 16 * CHUNK };
 
