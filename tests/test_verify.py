@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from torch_ref import Draw, Report, Twin, TwinError, verify
+from torch_ref.compare import sides
+from torch_ref.compare.reference import record
+from torch_ref.compare.verify import Judge
 
 Values = dict[str, Tensor]
 
@@ -481,3 +484,38 @@ def test_a_gradient_of_the_wrong_kind(gradient: object, message: str) -> None:
 def test_what_is_no_twin() -> None:
     with pytest.raises(ValueError, match="A Twin is needed; got 3"):
         verify(3)  # type: ignore[arg-type]
+
+
+# several dtypes, one recording -------------------------------------------------------------------
+
+
+def in_two_dtypes(twin: Twin) -> tuple[Report, Report]:
+    """As `gradtwin verify` judges, one dtype after the other."""
+    wide = Judge(twin, torch.float64, torch.device("cpu"), 0)
+    narrow = Judge(twin, torch.float32, torch.device("cpu"), 0, like=wide)
+    return wide.run(200), narrow.run(200)
+
+
+def test_a_second_dtype_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[object] = []
+
+    def counted(*args: Any) -> Any:
+        recorded.append(args)
+        return record(*args)
+
+    monkeypatch.setattr(sides, "record", counted)
+    assert [report.verdict for report in in_two_dtypes(TWIN)] == ["agree", "agree"]
+    assert len(recorded) == 2  # the reference and the hand
+
+
+def test_each_dtype_says_why_the_hand_has_no_bound() -> None:
+    def by_numpy(values: Values) -> Values:
+        numbers = {name: value.numpy() for name, value in values.items()}
+        y = np.tanh(numbers["w"] * numbers["x"])
+        dz = 2 * y * (1 - y) * (1 + y)
+        found = {"y": 2 * y, "w": dz * numbers["x"], "x": dz * numbers["w"]}
+        return {name: torch.from_numpy(value) for name, value in found.items()}
+
+    wide, narrow = in_two_dtypes(replace(TWIN, manual=by_numpy))
+    assert wide.notes == narrow.notes
+    assert "The manual side has no rounding bound of its own" in wide.notes[0]

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     _check_files(options.json, options.report)
     from rich.progress import Progress
 
-    from torch_ref.compare import verify
+    from torch_ref.compare.verify import Judge, as_device
     from torch_ref.report import print_report, report_console
     from torch_ref.report.words import sentence
 
@@ -74,19 +74,15 @@ def run(options: argparse.Namespace) -> int:
     device = usable_device(options.device)
     console = report_console()
     reports = []
+    judge: Judge | None = None
     for name in options.dtype:
         with (
             bad_input(),
             Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
         ):
-            report = verify(
-                found.twin,
-                cases=options.cases,
-                dtype=as_dtype(name),
-                device=device,
-                seed=options.seed,
-                progress=partial(_advance, bar, bar.add_task(name, total=options.cases)),
-            )
+            judge = Judge(found.twin, as_dtype(name), as_device(device), options.seed, like=judge)
+            advance = partial(_advance, bar, bar.add_task(name, total=options.cases))
+            report = judge.run(options.cases, progress=advance)
         print_report(report, console, shlex.quote(found.address) if found.address else "")
         reports.append(report)
     if len({report.verdict for report in reports}) > 1:

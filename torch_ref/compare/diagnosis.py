@@ -44,7 +44,7 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     found: list[Local] = []
     if recorder.dtype != torch.float64:
         wide = [replace(batch, inputs=widened(batch.inputs)) for batch in batches]
-        found = _all(recorder.in_float64(), wide, wrong)
+        found = _all(recorder.for_dtype(torch.float64), wide, wrong)
     found = found or _all(recorder, batches, wrong)
     own = [name for name in wrong if any(local.is_wrong(name) for local in found)]
     # double backward runs through the backward: what is wrong there is wrong here, too

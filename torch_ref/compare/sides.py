@@ -79,17 +79,17 @@ class Recorder:
     branches: bool = False
     _missing_said: bool = False
     _reference: dict[object, GraphModule] = field(default_factory=dict)
-    _manual: dict[object, GraphModule | None] = field(default_factory=dict)
+    _manual: dict[object, GraphModule | str] = field(default_factory=dict)  # or why there is none
 
     def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
         """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
         self._reference, self._manual = reference, manual
 
-    def in_float64(self) -> "Recorder":
-        """One of the same twin and graphs, for float64."""
-        wide = Recorder(self.twin, torch.float64)
-        wide.share_graphs(self._reference, self._manual)
-        return wide
+    def for_dtype(self, dtype: torch.dtype) -> "Recorder":
+        """One of the same twin that shares the graphs."""
+        other = Recorder(self.twin, dtype)
+        other.share_graphs(self._reference, self._manual)
+        return other
 
     def sides(self, batch: Batch) -> Sides:
         """Both sides on a batch; quantities that cannot be compared are left out, and said."""
@@ -196,7 +196,7 @@ class Recorder:
         sides, wide = self.sides(batch), widened(batch.inputs)
         key = (tuple(sides.manual), layout(wide))
         graph = self._manual.get(key)
-        if graph is None:
+        if graph is None or isinstance(graph, str):
             return {}
         arithmetic = Arithmetic.of(self.dtype)
         by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds
@@ -250,20 +250,21 @@ class Recorder:
                 by_hand = partial(self._by_hand, names=names)
                 self._manual[key] = record(by_hand, other_numbers(batch, wide))
             graph = self._manual[key]
-            if graph is None:
+            if isinstance(graph, str):
+                self._grant(graph)
                 return None
             arithmetic = Arithmetic.of(self.dtype)
             walked = walk(graph, wide, arithmetic, cases=cases)
             expected = expected or self._by_hand(_copies(wide), names)  # which then says why
             if not self._runs_as_recorded(graph, walked, wide, expected):
-                self._manual[key] = None
-                self._grant("it does other things for other numbers, or leaves torch")
+                self._manual[key] = why = "it does other things for other numbers, or leaves torch"
+                self._grant(why)
                 return None
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
-            self._manual[key] = None
-            self._grant(f"it cannot be recorded: {_why_not_recorded(error)}")
+            self._manual[key] = why = f"it cannot be recorded: {_why_not_recorded(error)}"
+            self._grant(why)
             return None
         self._say_narrow("The manual side", walked)
         if walked.unbounded:

@@ -74,13 +74,7 @@ def verify(
     """
     _check_arguments(twin, cases, dtype, seed)
     judging = Judge(twin, dtype, as_device(device), int(seed))
-    wanted = int(cases) if cases is not None else judging.default_cases
-    with one_thread(judging.small):
-        for batch in judging.cases.batches(wanted):
-            judging.judge(batch)
-            if progress:
-                progress(batch.first + batch.count)
-        return judging.report(wanted, explain=explain)
+    return judging.run(None if cases is None else int(cases), explain=explain, progress=progress)
 
 
 def verify_batch(twin: Twin, batch: Batch, *, seed: int = 0) -> Report:
@@ -134,12 +128,23 @@ def one_thread(small: bool) -> Iterator[None]:
 
 
 class Judge:
-    """Tallies what the batches it is given show, and makes the report."""
+    """Tallies what the batches it is given show, and makes the report.
 
-    def __init__(self, twin: Twin, dtype: torch.dtype, device: torch.device, seed: int) -> None:
+    like: a judge of the same twin in another dtype, whose recorded graphs are shared.
+    """
+
+    def __init__(
+        self,
+        twin: Twin,
+        dtype: torch.dtype,
+        device: torch.device,
+        seed: int,
+        *,
+        like: "Judge | None" = None,
+    ) -> None:
         self.twin, self.dtype, self.device, self.seed = twin, dtype, device, seed
         self.cases = Cases(twin, dtype, device, seed)
-        self.recorder = Recorder(twin, dtype)
+        self.recorder: Recorder = like.recorder.for_dtype(dtype) if like else Recorder(twin, dtype)
         self.arithmetic = Arithmetic.of(dtype)
         self.tallies: dict[str, Tally] = {}
         self.suspects, self.unsuspected = Kept(), Kept()
@@ -157,6 +162,22 @@ class Judge:
             return True
         sizes = (value.numel() for value in self.cases.case(0).inputs.values())
         return sum(sizes) < LARGE
+
+    def run(
+        self,
+        cases: int | None = None,
+        *,
+        explain: bool = True,
+        progress: Callable[[int], None] | None = None,
+    ) -> Report:
+        """The report on so many cases; the arguments are those of `verify`."""
+        wanted = self.default_cases if cases is None else cases
+        with one_thread(self.small):
+            for batch in self.cases.batches(wanted):
+                self.judge(batch)
+                if progress:
+                    progress(batch.first + batch.count)
+            return self.report(wanted, explain=explain)
 
     def judge(self, batch: Batch) -> None:
         """Judge all quantities on a batch; in halves where it does not fit into memory."""
