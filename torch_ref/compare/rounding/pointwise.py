@@ -13,7 +13,7 @@ nowhere steeper than 1.
 
 from dataclasses import replace
 from functools import reduce
-from itertools import product as every
+from itertools import product
 from operator import and_
 from typing import Any
 
@@ -164,8 +164,8 @@ def times(error: Any, factor: Any, *, finite: bool = False) -> Any:
     """error |factor|, where no error times infinity is none; finite: there is no infinity."""
     if error is None:
         return None
-    product = error * abs(factor)
-    return product if finite else torch.where(error == 0, error, product)
+    moved = error * abs(factor)
+    return moved if finite else torch.where(error == 0, error, moved)
 
 
 def _propagated_by_one(operation: Operation, at: int) -> Tensor:
@@ -187,7 +187,7 @@ def _propagated_by_several(operation: Operation, carried: list[int]) -> Tensor:
     _, slopes = _slopes(operation, args, carried)
     bound = sum(times(errors[i], slope) for i, slope in zip(carried, slopes, strict=True))
     moves = torch.zeros_like(operation.result)
-    for signs in every((-1, 1), repeat=len(carried)):
+    for signs in product((-1, 1), repeat=len(carried)):
         corner = list(args)
         for i, sign in zip(carried, signs, strict=True):
             corner[i] = args[i] + sign * errors[i]
