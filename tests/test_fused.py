@@ -17,9 +17,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import manual_bp
 from torch_ref import assignment_twin, fused_gradients, verify
-from torch_ref.fused import compiler, cuda, emit_c, emit_python, fused_backward, programs
+from torch_ref.fused import cuda, emit_c, emit_python, fused_backward, programs
 from torch_ref.fused.arrays import samples
-from torch_ref.fused.recording import ARGUMENTS, Graph, assuming, record
+from torch_ref.fused.recording import ARGUMENTS, record
+from torch_ref.native import compiler
+from torch_ref.native.symbols import Graph, assuming
 from torch_ref.selftest.twins import mean_twin
 
 WIDE = {"float64": torch.float64, "float32": torch.float32}

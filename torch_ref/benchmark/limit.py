@@ -15,7 +15,7 @@ from torch import Tensor
 
 import manual_bp
 from torch_ref.benchmark.batch import Batch
-from torch_ref.fused.compiler import FLAGS, NoCompilerError, find_compiler, library
+from torch_ref.native.compiler import FLAGS, NoCompilerError, find_compiler, library
 
 Step = Callable[[], dict[str, Any]]
 MEMORY, ARITHMETIC = "limit: memory", "limit: arithmetic"

@@ -73,7 +73,7 @@ def _version(package: str) -> str | None:
 
 
 def _compiler() -> str | None:
-    from torch_ref.fused.compiler import NoCompilerError, find_compiler
+    from torch_ref.native.compiler import NoCompilerError, find_compiler
 
     try:
         command = [*find_compiler(), "--version"]

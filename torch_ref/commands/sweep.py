@@ -137,6 +137,7 @@ def _work(judge: "Judge", ledger: "Ledger", options: argparse.Namespace, ranks: 
     from torch_ref.sweep.progress import progress
     from torch_ref.sweep.run import RanksMissingError, wait, work
 
+    judge.expect(ledger.plan.cases)
     try:
         with one_thread(judge.small), progress(ledger, report_console()) as tell:
             work(judge, ledger, tell)

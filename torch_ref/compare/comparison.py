@@ -2,19 +2,25 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from torch_ref.compare.cases import Batch
 from torch_ref.compare.rounding import Arithmetic
-from torch_ref.compare.sides import Recorder
+from torch_ref.compare.sides import Recorder, Sides
 from torch_ref.compare.verdict import Compared, compare
 
 
 def compared(recorder: Recorder, batch: Batch) -> tuple[dict[str, Compared], Tensor | None]:
     """How the two sides compare, by quantity, and which cases lie at kinks."""
     sides = recorder.sides(batch)
-    unit_roundoff = Arithmetic.of(recorder.dtype).unit_roundoff
-    by_name = {
+    return held_together(sides, recorder.dtype), sides.kinks
+
+
+def held_together(sides: Sides, dtype: torch.dtype) -> dict[str, Compared]:
+    """How the two sides compare in a dtype, by quantity."""
+    unit_roundoff = Arithmetic.of(dtype).unit_roundoff
+    return {
         name: compare(
             given,
             sides.manual_side[name],
@@ -26,4 +32,3 @@ def compared(recorder: Recorder, batch: Batch) -> tuple[dict[str, Compared], Ten
         )
         for name, given in sides.manual.items()
     }
-    return by_name, sides.kinks

@@ -39,4 +39,10 @@ def unfaithful(walked: Walked, expected: Values) -> list[str]:
 def _is_off(walked: Walked, name: str, expected: Tensor) -> bool:
     value = walked.values[name]
     off = (value - expected).abs() > 2 * walked.bounds[name]
-    return bool(off.any()) and bool((off & value.isfinite() & expected.isfinite()).any())
+    return bool(off.any()) and bool(is_off(value, expected, walked.bounds[name]).any())
+
+
+def is_off(value: Tensor, expected: Tensor, bound: Tensor) -> Tensor:
+    """Where a recorded number is not the computed one, up to rounding."""
+    off = (value - expected).abs() > 2 * bound
+    return off & value.isfinite() & expected.isfinite()

@@ -43,6 +43,12 @@ def terms(
     return torch.where(usable, reference / bound, 0.0), torch.where(usable, deviation / bound, 0.0)
 
 
+def summands(scaled: Tensor, moved: Tensor, batched: bool) -> tuple[Tensor, ...]:
+    """The numbers whose sums are the fields of a Pool, in their order."""
+    reach = scaled.abs().reshape((len(scaled), -1) if batched else (1, -1)).sum(1)
+    return scaled * moved, scaled * scaled, reach * reach, reach > 0, moved * moved
+
+
 @dataclass(frozen=True)
 class Pool:
     """The sums over the elements pooled so far; those of other cases add up."""
@@ -66,14 +72,10 @@ class Pool:
         """The sums of `terms` of some cases; `batched`: cases come first."""
         if not scaled.numel():
             return Pool()
-        reach = scaled.abs().reshape((len(scaled), -1) if batched else (1, -1)).sum(1)
-        return Pool(
-            float((scaled * moved).sum()),
-            float((scaled * scaled).sum()),
-            float((reach * reach).sum()),
-            int((reach > 0).sum()),
-            float((moved * moved).sum()),
+        signed, squares, spread, cases, deviations = (
+            each.sum().item() for each in summands(scaled, moved, batched)
         )
+        return Pool(signed, squares, spread, int(cases), deviations)
 
     def __add__(self, other: "Pool") -> "Pool":
         return Pool(

@@ -93,11 +93,11 @@ class Recorder:
 
     def sides(self, batch: Batch) -> Sides:
         """Both sides on a batch; quantities that cannot be compared are left out, and said."""
-        answers = self._answers(batch)
-        self._take(answers)
+        answers = self.answers(batch)
+        self.take(answers)
         return self._bounded(batch, answers)
 
-    def _answers(self, batch: Batch) -> Answers:
+    def answers(self, batch: Batch) -> Answers:
         """Both sides' numbers."""
         inputs, wide = batch.inputs, widened(batch.inputs)
         answer, breaches, notes = run_manual(self.twin, inputs, thoroughly=batch.thoroughly)
@@ -112,7 +112,7 @@ class Recorder:
         with Saying(self.twin.name, "reference, or autograd through it,"):
             return gradients_by_autograd(self.twin.reference, wide)
 
-    def _take(self, answers: Answers) -> None:
+    def take(self, answers: Answers) -> None:
         """Keep what there is to say about a batch's answers."""
         self.said.say(
             failures=[*answers.failures, *answers.problems.values()],
@@ -134,7 +134,8 @@ class Recorder:
         narrow = {n: Side(in_dtype.values[n], in_dtype.bounds[n]) for n in names}
         fits = {name: side.decided for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
-            fits = self._with_room(wide, reference.values)
+            arithmetic, graph = Arithmetic.of(self.dtype), self._reference[names, layout(wide)]
+            fits = with_room(graph, wide, reference.values, arithmetic)
         manual = self._walk_manual(batch, wide, names, cases, answers.expected)
         return Sides(
             given,
@@ -213,16 +214,6 @@ class Recorder:
             for name, reference in sides.reference.items()
         }
 
-    def _with_room(self, wide: Values, reference: Values) -> Values:
-        """Where the reference does well in the dtype even if its range were ROOM times smaller."""
-        arithmetic = Arithmetic.of(self.dtype)
-        arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
-        walked = walk(self._reference[tuple(reference), layout(wide)], wide, arithmetic)
-        return {
-            name: Side(value, walked.bounds[name]).decided & (value == reference[name])
-            for name, value in walked.values.items()
-        }
-
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> GraphModule:
         try:
             return record(gradients, wide)
@@ -247,7 +238,7 @@ class Recorder:
 
         try:
             if key not in self._manual:
-                by_hand = partial(self._by_hand, names=names)
+                by_hand = partial(self.by_hand, names=names)
                 self._manual[key] = record(by_hand, other_numbers(batch, wide))
             graph = self._manual[key]
             if isinstance(graph, str):
@@ -255,7 +246,7 @@ class Recorder:
                 return None
             arithmetic = Arithmetic.of(self.dtype)
             walked = walk(graph, wide, arithmetic, cases=cases)
-            expected = expected or self._by_hand(_copies(wide), names)  # which then says why
+            expected = expected or self.by_hand(_copies(wide), names)  # which then says why
             if not self._runs_as_recorded(graph, walked, wide, expected):
                 self._manual[key] = why = "it does other things for other numbers, or leaves torch"
                 self._grant(why)
@@ -271,13 +262,14 @@ class Recorder:
             self._grant(f"it uses {', '.join(sorted(walked.unbounded))}, without a rule")
         return walked
 
-    def _by_hand(self, values: Values, names: tuple[str, ...]) -> Values:
+    def by_hand(self, values: Values, names: tuple[str, ...]) -> Values:
+        """What the hand gives for these quantities."""
         answer = as_tensors(self.twin.manual(values), values)
         return {name: answer[name] for name in names}
 
     def _expected(self, wide: Values, names: tuple[str, ...]) -> Values | None:
         try:
-            return self._by_hand(_copies(wide), names)
+            return self.by_hand(_copies(wide), names)
         except torch.OutOfMemoryError:
             raise
         except Exception:  # anything at all can come out of a stranger's code
@@ -322,6 +314,26 @@ class Recorder:
                 f"{side} computes in {dtypes} on the way, whatever its inputs are: it is judged by "
                 f"the rounding of {dtypes}."
             )
+
+
+def with_room(
+    graph: GraphModule,
+    wide: Values,
+    reference: Values,
+    arithmetic: Arithmetic,
+    *,
+    looking: bool = True,
+) -> Values:
+    """Where the reference does well in a dtype even if its range were ROOM times smaller.
+
+    graph, reference: the reference's, and what it gives in float64. looking: see `walk`.
+    """
+    arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
+    walked = walk(graph, wide, arithmetic, looking=looking)
+    return {
+        name: Side(value, walked.bounds[name]).decided & (value == reference[name])
+        for name, value in walked.values.items()
+    }
 
 
 def in_case(bound: Tensor, batched: bool) -> Tensor:

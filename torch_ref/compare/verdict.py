@@ -228,18 +228,22 @@ def _worst(found: Compared, first_case: str, batched: bool) -> dict[str, Any]:
         return {}
     largest, place = found.judged.reshape(-1).max(0)
     at = int(place)
-    seed, first = first_case.split(":")
+    numbers = ("manual", "reference", "tolerance")
     shape = tuple(found.manual.shape[1:]) if batched else tuple(found.manual.shape)
+    worst = {key: float(getattr(found, key).reshape(-1)[at]) for key in numbers}
+    return {
+        "worst_ratio": float(largest),
+        "worst": {**place_of(at, shape, first_case, batched), **worst},
+    }
+
+
+def place_of(at: int, shape: tuple[int, ...], first_case: str, batched: bool) -> dict[str, Any]:
+    """The case and the element of number `at`, where a case's numbers have this shape."""
+    seed, first = first_case.split(":")
     each = math.prod(shape)
     case = int(first) + at // each if batched else int(first)
     element, left = [], at % each
     for size in reversed(shape):
         element.append(left % size)
         left //= size
-    numbers = ("manual", "reference", "tolerance")
-    worst = {key: float(getattr(found, key).reshape(-1)[at]) for key in numbers}
-    place_in_case = tuple(reversed(element))
-    return {
-        "worst_ratio": float(largest),
-        "worst": {"case": f"{seed}:{case}", "element": place_in_case, **worst},
-    }
+    return {"case": f"{seed}:{case}", "element": tuple(reversed(element))}

@@ -4,13 +4,14 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
 
 from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.comparison import compared
+from torch_ref.compare.compiled import COMPILED_FROM, Compiled
 from torch_ref.compare.contract import RANDOM
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
@@ -150,6 +151,12 @@ class Judge:
         self.suspects, self.unsuspected = Kept(), Kept()
         self.at_kinks = 0
         self.example: Values = {}
+        self.compiled: Compiled | None = None
+
+    def expect(self, cases: int) -> None:
+        """So many cases will come: of very many the judge is compiled, which takes seconds."""
+        if cases >= COMPILED_FROM and self.cases.batched and self.device.type == "cpu":
+            self.compiled = Compiled(self.recorder)
 
     @property
     def default_cases(self) -> int:
@@ -172,6 +179,7 @@ class Judge:
     ) -> Report:
         """The report on so many cases; the arguments are those of `verify`."""
         wanted = self.default_cases if cases is None else cases
+        self.expect(wanted)
         with one_thread(self.small):
             for batch in self.cases.batches(wanted):
                 self.judge(batch)
@@ -198,18 +206,25 @@ class Judge:
             self.judge(replace(batch, inputs=part, first=batch.first + start, count=count))
 
     def _judge(self, batch: Batch) -> None:
-        quantities, kinks = compared(self.recorder, batch)
-        self.recorder.said.say(notes=self.cases.notes)
         first_case = f"{self.seed}:{batch.first}"
+        plainly = cache(partial(self._plainly, batch, first_case))
+        found = self.compiled(batch, first_case, plainly) if self.compiled else None
+        tallies, kinks = found or plainly()
+        self.recorder.said.say(notes=self.cases.notes)
+        self.example = self.example or _first_case(batch)
+        self.add(tallies, kinks)
+        wrong = any(one.wrong for one in tallies)
+        kept = self.suspects if wrong else self.unsuspected
+        kept.add(batch, "" if batch.batched else self.cases.stratum(batch.first))
+
+    def _plainly(self, batch: Batch, first_case: str) -> tuple[list[Tally], int]:
+        """A tally of each quantity, and how many cases are at kinks."""
+        quantities, kinks = compared(self.recorder, batch)
         tallies = [
             tally(name, one, first_case=first_case, batched=batch.batched, kinks=kinks)
             for name, one in quantities.items()
         ]
-        self.example = self.example or _first_case(batch)
-        self.add(tallies, 0 if kinks is None else int(kinks.sum()))
-        wrong = any(one.wrong for one in tallies)
-        kept = self.suspects if wrong else self.unsuspected
-        kept.add(batch, "" if batch.batched else self.cases.stratum(batch.first))
+        return tallies, 0 if kinks is None else int(kinks.sum())
 
     def add(self, tallies: Iterable[Tally], kinks: int) -> None:
         """Add what some cases showed, so many of them at kinks."""

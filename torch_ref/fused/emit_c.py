@@ -7,37 +7,16 @@ enough that many samples are under way at once; what a later loop needs waits in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch_ref.fused.c_driver import DRIVER
-from torch_ref.fused.c_math import FORMATS, functions
-from torch_ref.fused.recording import Symbol, assuming
 from torch_ref.fused.rewriting import rare_conditions, with_shared_logarithms
-from torch_ref.fused.stages import CONDITIONS, Stage, in_stages
+from torch_ref.native.c_math import FORMATS, functions
+from torch_ref.native.loops import FORMS, Loops
+from torch_ref.native.stages import Stage, in_stages
+from torch_ref.native.symbols import Symbol, assuming
 
 STAGES = 8  # measured: half again as fast as one, and no gain from more
 BLOCK = 512  # samples: what waits between the loops stays in the nearest cache
-
-FORMS = {
-    "negative": "(-{})",
-    "add": "({} + {})",
-    "subtract": "({} - {})",
-    "multiply": "({} * {})",
-    "divide": "({} / {})",
-    "less": "({} < {})",
-    "greater": "({} > {})",
-    "greater_equal": "({} >= {})",
-    "logical_and": "({} & {})",
-    "logical_or": "({} | {})",
-    "where": "({} ? {} : {})",
-    "abs": "absolute({})",
-    "exp": "exponential({})",
-    "exp of -|x|": "exponential_of_negative({})",
-    "log": "natural_logarithm({})",
-    "log1p": "logarithm_of_one_plus({})",
-    "either_log": "either_logarithm({}, {}, {})",
-    "isinf": "infinite({})",
-}
 
 
 @dataclass(frozen=True)
@@ -100,17 +79,20 @@ def _block(name: str, program: Program, forms: Mapping[str, str], rare: Sequence
         for values in (program.outputs, program.watched)
     )
     stages = in_stages([*outputs, *watched, *rare], STAGES)
-    kept = dict.fromkeys(value for stage in stages for value in stage.loaded)
     names = {v: f"v{i}" for i, v in enumerate(v for stage in stages for v in stage.own)}
+    kept = {value: f"kept_{names[value]}" for stage in stages for value in stage.loaded}
     sums = [*(f"sum{i}" for i in range(len(outputs) * program.summed)), "watched"]
     shared = program.arguments[: program.shared]
-    writer = _Writer(program, forms, names, tuple(kept), outputs, watched, rare)
+    own = enumerate(program.arguments[program.shared :], program.shared)
+    arguments = {own_name: f"in[{place}][i]" for place, own_name in own}
+    loops = Loops(FORMATS[program.dtype], forms, names, arguments, kept)
+    stored = _Stored(program, names, kept, outputs, watched, rare)
     lines = [
         f"\nstatic T {name}(int64_t count, const T *const *in, T *const *out, double *sums) {{",
         *(f"  const T {shared_name} = *in[{i}];" for i, shared_name in enumerate(shared)),
         f"  T {' = 0, '.join([*sums, 'met'])} = 0;",
-        *(f"  T kept_{names[value]}[BLOCK];" for value in kept),
-        *(writer.loop(stage) for stage in stages),
+        *(f"  T {array}[BLOCK];" for array in kept.values()),
+        *(loops.loop(stage, stored.stores(stage), stored.sums(stage)) for stage in stages),
         *(f"  sums[{i}] = {sum_name};" for i, sum_name in enumerate(sums)),
         "  return met;\n}\n",
     ]
@@ -118,51 +100,25 @@ def _block(name: str, program: Program, forms: Mapping[str, str], rare: Sequence
 
 
 @dataclass(frozen=True)
-class _Writer:
-    """Writes one loop a stage; what `_block` found out, by its names there."""
+class _Stored:
+    """What each stage stores and sums up; what `_block` found out, by its names there."""
 
     program: Program
-    forms: Mapping[str, str]
     names: Mapping[Symbol, str]
-    kept: Sequence[Symbol]
+    kept: Mapping[Symbol, str]
     outputs: Sequence[Symbol]
     watched: Sequence[Symbol]
     rare: Sequence[Symbol]
 
-    def loop(self, stage: Stage) -> str:
-        reduced = self._reduced(stage)
-        pragma = f"reduction(+ : {', '.join(reduced)})" if reduced else ""
-        body = [
-            *self._loads(stage),
-            *(self._statement(value) for value in stage.computed),
-            *self._stores(stage),
-            *(f"{name} += {term};" for name, term in reduced.items()),
-        ]
-        lines = "\n    ".join(body)
-        return (
-            f"  #pragma omp simd {pragma}\n"
-            f"  for (int64_t i = 0; i < count; i++) {{\n    {lines}\n  }}"
-        )
-
-    def _loads(self, stage: Stage) -> list[str]:
-        order = {name: place for place, name in enumerate(self.program.arguments)}
-        own = [name for name in stage.arguments if order[name] >= self.program.shared]
-        arguments = [f"const T {name} = in[{order[name]}][i];" for name in own]
-        names = [self.names[value] for value in stage.loaded]
-        return arguments + [f"const T {name} = kept_{name}[i];" for name in names]
-
-    def _stores(self, stage: Stage) -> list[str]:
+    def stores(self, stage: Stage) -> list[tuple[Symbol, str]]:
         own = set(stage.own)
-        names = [self.names[value] for value in self.kept if value in own]
-        stores = [f"kept_{name}[i] = {name};" for name in names]
+        stores = [(value, array) for value, array in self.kept.items() if value in own]
         if not self.program.summed:
-            for place, value in enumerate(self.outputs):
-                if value in own:
-                    stores.append(f"out[{place}][i] = {self.names[value]};")
+            places = enumerate(self.outputs)
+            stores += [(value, f"out[{place}]") for place, value in places if value in own]
         return stores
 
-    def _reduced(self, stage: Stage) -> dict[str, str]:
-        """What this stage adds to which sum."""
+    def sums(self, stage: Stage) -> dict[str, str]:
         own = set(stage.own)
         terms = {}
         if self.program.summed:
@@ -172,22 +128,3 @@ class _Writer:
         met = [f"({self.names[value]} ? (T)1 : (T)0)" for value in self.rare if value in own]
         sums = {"watched": " + ".join(zeros), "met": " + ".join(met)}
         return terms | {name: text for name, text in sums.items() if text}
-
-    def _statement(self, value: Symbol) -> str:
-        kind = "int" if value.operation in CONDITIONS else "T"
-        operation = "exp of -|x|" if _is_exp_of_negative(value) else value.operation
-        form = self.forms[operation].format(*map(self._text, value.operands))
-        return f"const {kind} {self.names[value]} = {form};"
-
-    def _text(self, operand: Any) -> str:
-        if not isinstance(operand, Symbol):
-            return FORMATS[self.program.dtype].number(operand)
-        return operand.operands[0] if operand.operation == "argument" else self.names[operand]
-
-
-def _is_exp_of_negative(value: Symbol) -> bool:
-    """Whether this is exp(-|x|), which cannot overflow."""
-    if value.operation != "exp" or value.operands[0].operation != "negative":
-        return False
-    inner = value.operands[0].operands[0]
-    return isinstance(inner, Symbol) and inner.operation == "abs"

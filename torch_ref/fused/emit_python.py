@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch_ref.fused.recording import Symbol, in_order
+from torch_ref.native.symbols import Symbol, in_order
 
 FORMS = {
     "negative": "-{}",

@@ -30,7 +30,7 @@ def fused_gradients(parameters: Arrays, inputs: Arrays, *, check_values: bool = 
     float64, the same bits for any number of threads. No autograd history is kept.
 
     The first call compiles, which takes a second; the result is kept in a cache for later runs
-    (`torch_ref.fused.compiler.library` says where). Without a C compiler `manual_bp.gradients`
+    (`torch_ref.native.compiler.library` says where). Without a C compiler `manual_bp.gradients`
     answers, and a RuntimeWarning says so.
     """
     values = _in_order(parameters, inputs)

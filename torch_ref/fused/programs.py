@@ -14,9 +14,10 @@ from typing import Any
 from manual_bp.network import PARAMETERS
 from torch_ref.fused import emit_c, emit_python
 from torch_ref.fused.arrays import Samples
-from torch_ref.fused.compiler import NoCompilerError, library
 from torch_ref.fused.recording import ARGUMENTS, record
 from torch_ref.fused.rewriting import telling
+from torch_ref.native.compiler import NoCompilerError, library
+from torch_ref.native.loops import FORMS
 
 MEANS = "means"  # of the loss and its gradient for parameters that are one number each
 SAMPLES = "samples"  # the same, sample by sample
@@ -117,7 +118,7 @@ def _compiled(kind: str, dtype: str) -> Kernel:
 
 
 def loaded(
-    plan: emit_c.Program, places: Mapping[str, int], forms: Mapping[str, str] = emit_c.FORMS
+    plan: emit_c.Program, places: Mapping[str, int], forms: Mapping[str, str] = FORMS
 ) -> Kernel:
     """A program as code in memory. Raises NoCompilerError."""
     run = library(emit_c.source(plan, forms)).run

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from torch_ref.fused.recording import Symbol, assuming, in_order
+from torch_ref.native.symbols import Symbol, assuming, in_order
 
 
 def rare_conditions(values: Sequence[Symbol]) -> list[Symbol]:

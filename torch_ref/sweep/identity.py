@@ -47,7 +47,8 @@ class Identity:
     def of(address: str, seed: int, dtype: str, device: str, shard: int) -> "Identity":
         """Of a twin at an address, "" for the assignment's, with the versions that run here."""
         twin, files = _assignment() if not address else _twin_at(address)
-        judge = _hash((_ROOT / "compare").rglob("*.py"))
+        rooms = (_ROOT / "compare", _ROOT / "native")
+        judge = _hash(file for room in rooms for file in room.rglob("*.py"))
         return Identity(
             twin,
             _hash(files),

@@ -90,7 +90,7 @@ def with_own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor
         numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
     else:
         underflow = operation.size <= 2 * eta
-        if bool(underflow.any()):
+        if operation.may_hold(underflow):
             for arg in args:
                 if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
                     underflow = underflow & (arg != 0)

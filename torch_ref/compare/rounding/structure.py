@@ -93,13 +93,13 @@ def unbounded_like(result: Tensor) -> Tensor:
     return torch.ones_like(result, dtype=torch.bool)
 
 
-def opened(operation: Operation) -> list[Tensor]:
-    """The boolean and integer arguments that rounding could change."""
-    return [
-        arg
+def opened(operation: Operation, but: torch.dtype | None = None) -> bool:
+    """Whether rounding could change a boolean or integer argument of another dtype than `but`."""
+    return any(
+        bool(error.any())
         for arg, error in _pairs(operation.args, operation.errors)
-        if isinstance(arg, Tensor) and not floating(arg) and error is not None and bool(error.any())
-    ]
+        if isinstance(arg, Tensor) and not floating(arg) and arg.dtype != but and error is not None
+    )
 
 
 def _pairs(args: Any, errors: Any) -> Iterator[tuple[Any, Any]]:

@@ -1,5 +1,6 @@
 """One walk through a recorded graph: every value in float64, and beside it its bound."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,13 +38,16 @@ def walk(
     *,
     bounds: Values | None = None,
     cases: int | None = None,
+    looking: bool = True,
 ) -> Walked:
     """Run a recorded graph on float64 inputs; bound the rounding of every output.
 
     bounds: how far off inputs may be, by name; the others are exact.
     cases: their number, where they are the first dimension of every tensor.
+    looking: whether work is left out for which the numbers give no reason; what comes out is the
+        same.
     """
-    walker = _Walker(graph, arithmetic, cases)
+    walker = _Walker(graph, arithmetic, cases, looking)
     names = graph.meta["inputs"]
     given = bounds or {}
     with torch.no_grad():  # once and not for each operation: that takes a seventh of a small walk
@@ -62,8 +66,11 @@ def walk(
 
 
 class _Walker:
-    def __init__(self, graph: GraphModule, arithmetic: Arithmetic, cases: int | None) -> None:
+    def __init__(
+        self, graph: GraphModule, arithmetic: Arithmetic, cases: int | None, looking: bool
+    ) -> None:
         self.graph, self.arithmetic, self.cases = graph, arithmetic, cases
+        self.looking = looking
         self.unbounded: set[str] = set()
         self.kinks: Tensor | None = None
         self.narrow: set[torch.dtype] = set()
@@ -103,15 +110,16 @@ class _Walker:
             return result, None
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
         operation = Operation(
-            node, args, kwargs, errors, result, arithmetic, self.report_kink, self.is_finite
-        )
+            node, args, kwargs, errors, result, arithmetic,
+            self.report_kink, self.is_finite, self.may_hold,
+        )  # fmt: skip
         error = self.bound(operation, inexact)
         if error is None or not floating(result):
             return result, error
         error, largest = error.double(), arithmetic.largest
         if moves_only(node):
             return result, error
-        if not result.numel() or (operation.size + error).amax().item() <= largest:  # no for NaN
+        if self.looking and self.is_small(operation.size + error, largest):
             self.finite[node] = True
             return result, error
         steady = rule_for(operation) == pointwise and _steady(args, errors)
@@ -142,13 +150,23 @@ class _Walker:
             return None
         if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
-        elif any(whole.dtype != torch.bool for whole in opened(operation)):
+        elif opened(operation, torch.bool):
             rule = unknown  # the rules know open masks only
         error = rule(operation)
         return error if inexact or rounds(operation.node) else None
 
+    def is_small(self, sizes: Tensor, largest: float) -> bool:
+        """Whether none is above the largest, or NaN."""
+        return not sizes.numel() or sizes.amax().item() <= largest
+
+    def may_hold(self, condition: Tensor) -> bool:
+        """Whether a condition holds anywhere, for all that is known without looking."""
+        return not self.looking or bool(condition.any())
+
     def is_finite(self, node: Node) -> bool:
-        """Whether all numbers of a node's value are finite; most are known to be."""
+        """Whether all numbers of a node's value are known to be finite; most are."""
+        if not self.looking:
+            return False
         if node not in self.finite:
             value = self.value[node]
             self.finite[node] = not floating(value) or bool(value.isfinite().all())
@@ -194,7 +212,7 @@ def _overflowed(
     its arguments are `steady`: the bound, infinite too, can no longer tell.
     """
     size = result.abs()
-    overflows = (size - bound > largest) | (size.isinf() & steady)
+    overflows = (size - bound > largest) | ((size == math.inf) & steady)
     uncertain = ~overflows & ~(size + bound <= largest)
     infinite = torch.copysign(torch.full_like(result, torch.inf), result)
     return (
@@ -209,7 +227,7 @@ def _steady(args: Any, errors: Any) -> Tensor | bool:
     for arg, error in zip(args, errors, strict=True):
         if isinstance(arg, Tensor) and isinstance(error, Tensor):
             small = error <= arg.abs() / 2 if floating(arg) else ~error  # else the open places
-            steady = steady & error.isfinite() & small
+            steady = steady & (error < math.inf) & small
     return steady
 
 

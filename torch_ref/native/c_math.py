@@ -6,6 +6,7 @@ library's own results at infinities, NaN and zeros; `tests/test_fused.py` measur
 and the correction of log1p as in FDLIBM (Sun Microsystems, 1993).
 """
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from math import factorial
@@ -27,6 +28,8 @@ class Format:
 
     def number(self, value: float) -> str:
         """A literal of this type."""
+        if not math.isfinite(value):
+            return "NAN" if math.isnan(value) else "INFINITY" if value > 0 else "(-INFINITY)"
         return f"{float(value)!r}{self.suffix}"
 
 
@@ -70,6 +73,8 @@ typedef {kind.word} word;
 static inline word bits_of(T x) {{ word bits; memcpy(&bits, &x, sizeof bits); return bits; }}
 static inline T of_bits(word bits) {{ T x; memcpy(&x, &bits, sizeof x); return x; }}
 static inline T absolute(T x) {{ return fabs{kind.suffix}(x); }}
+static inline T square_root(T x) {{ return sqrt{kind.suffix}(x); }}
+static inline T with_sign_of(T size, T x) {{ return copysign{kind.suffix}(size, x); }}
 static inline int infinite(T x) {{ return absolute(x) == INFINITY; }}
 
 /* e^x = 2^k e^r with |r| <= ln(2)/2; 2^k in two factors, as it may be no normal number. */

@@ -1,12 +1,13 @@
 """A graph's operations cut into stages of about equal work, and what goes from one to another."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torch_ref.fused.recording import Symbol, in_order
+from torch_ref.native.symbols import Symbol, in_order
 
 WORK = {"exp": 20, "log": 25, "log1p": 35, "either_log": 45}  # in additions, roughly
-CONDITIONS = ("less", "greater", "greater_equal", "logical_and", "logical_or", "isinf")
+CONDITIONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isinf",
+              "logical_and", "logical_or", "logical_not"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,20 @@ class Stage:
 def in_stages(needed: Sequence[Symbol], count: int) -> list[Stage]:
     """The operations that `needed` asks for, in at most `count` stages."""
     operations = [value for value in in_order(needed) if value.operation != "argument"]
-    total = sum(WORK.get(value.operation, 1) for value in operations)
+    total = work(needed)
     parts: list[list[Symbol]] = [[] for _ in range(count)]
     done = 0
     for value in operations:
         parts[done * count // total].append(value)
         done += WORK.get(value.operation, 1)
     return [_stage(part) for part in parts if part]
+
+
+def work(needed: Iterable[Symbol]) -> int:
+    """What computing `needed` costs, in additions, roughly."""
+    return sum(
+        WORK.get(value.operation, value.operation != "argument") for value in in_order(needed)
+    )
 
 
 def _stage(own: Sequence[Symbol]) -> Stage:

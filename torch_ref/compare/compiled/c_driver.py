@@ -1,0 +1,82 @@
+"""The C around the formulas: block after block, counted by error over bound, the worst kept."""
+
+HEAD = """#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+typedef double T;
+enum {{ ARGUMENTS = {arguments}, QUANTITIES = {quantities}, ELEMENTS = {elements}, SUMS = {sums},
+       ROOM = {room}, BLOCK = {block}, ENDS = {ends} }};
+"""
+DATA = """
+static const int quantity_of[] = {{{quantity_of}}}, place_of[] = {{{place_of}}};
+static const int manual_of[] = {{{manual_of}}}, numbers_of[] = {{{numbers_of}}};
+static const T limits[] = {{{limits}}};  /* of the histogram's bins, the last but one's end last */
+"""
+# found: judged, reference and tolerance of each element.
+BLOCK_OF = """
+static void block(int64_t count, const T *const *in, T (*room)[BLOCK], T (*found)[BLOCK],
+                  double *sums) {{
+  T {sums};
+{loops}
+  for (int64_t i = 0; i < count; i++) {{ {rest} }}
+  {added}
+}}
+"""
+DRIVER = """
+typedef struct { double ratio, manual, reference, tolerance; } Worst;
+
+/* How many are decided, and how many of these lie within each limit. */
+static void tally(int64_t count, const T *judged, int64_t *counts) {
+  T decided = 0;
+  #pragma omp simd reduction(+ : decided)
+  for (int64_t i = 0; i < count; i++) decided += judged[i] >= 0 ? (T)1 : (T)0;
+  T undecided = count - decided;
+  counts[ENDS] += (int64_t)decided;
+  for (int k = 0; k < ENDS; k++) {
+    const T limit = limits[k];
+    T within = 0;
+    #pragma omp simd reduction(+ : within)
+    for (int64_t i = 0; i < count; i++) within += judged[i] <= limit ? (T)1 : (T)0;
+    counts[k] += (int64_t)(within - undecided);
+  }
+}
+
+/* The first of the numbers with the largest ratio, in the order of the cases. */
+static void look_for_worst(int64_t start, int64_t count, int e, const T *const *in,
+                           T (*found)[BLOCK], Worst *worst, int64_t *places) {
+  const T *judged = found[3 * e];
+  const int q = quantity_of[e];
+  T largest = -2;
+  #pragma omp simd reduction(max : largest)
+  for (int64_t i = 0; i < count; i++) largest = judged[i] > largest ? judged[i] : largest;
+  if (largest < worst[q].ratio) return;
+  int64_t i = 0;
+  while (judged[i] != largest) i++;
+  const int64_t place = (start + i) * numbers_of[q] + place_of[e];
+  if (largest == worst[q].ratio && place > places[q]) return;
+  worst[q] = (Worst){largest, in[manual_of[e]][i], found[3 * e + 1][i], found[3 * e + 2][i]};
+  places[q] = place;
+}
+
+/* counts: ENDS + 1 of each quantity, as by `tally`. 1 where there is no memory. */
+int run(int64_t all, const T *const *in, double *sums, int64_t *counts, Worst *worst,
+        int64_t *places) {
+  T (*room)[BLOCK] = malloc((ROOM + 3 * ELEMENTS) * sizeof *room);
+  if (!room) return 1;
+  T (*found)[BLOCK] = room + ROOM;
+  for (int q = 0; q < QUANTITIES; q++) worst[q].ratio = -2;
+  for (int64_t start = 0; start < all; start += BLOCK) {
+    const int64_t count = all - start < BLOCK ? all - start : BLOCK;
+    const T *here[ARGUMENTS];
+    for (int a = 0; a < ARGUMENTS; a++) here[a] = in[a] + start;
+    block(count, here, room, found, sums);
+    for (int e = 0; e < ELEMENTS; e++) {
+      tally(count, found[3 * e], counts + quantity_of[e] * (ENDS + 1));
+      look_for_worst(start, count, e, here, found, worst, places);
+    }
+  }
+  free(room);
+  return 0;
+}
+"""

@@ -1,0 +1,132 @@
+"""The formulas written out in C: a block of cases at a time, and what is tallied of it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch_ref.compare.compiled.c_driver import BLOCK_OF, DATA, DRIVER, HEAD
+from torch_ref.compare.compiled.formulas import Formulas
+from torch_ref.compare.histogram import ENDS
+from torch_ref.native.c_math import FORMATS, functions
+from torch_ref.native.loops import FORMS, Loops
+from torch_ref.native.stages import Stage, in_stages, work
+from torch_ref.native.symbols import Symbol
+
+BLOCK = 256  # cases: what waits between the loops stays in the second cache
+STAGE = 40  # additions a loop: compilers give up on vectors in loops of some hundreds
+DOUBLE = FORMATS["float64"]
+# The first level makes vectors of these loops, too; the third takes five times as long to compile
+# for a gain that was not measurable.
+FLAGS = (
+    "-O1",
+    "-fno-thread-jumps",
+    "-std=c11",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+
+
+def source(formulas: Formulas) -> str:
+    """The whole C source."""
+    computed = [value for value in formulas.outputs if _is_computed(value)]
+    stages = in_stages(computed, 1 + work(computed) // STAGE)
+    names = {v: f"v{i}" for i, v in enumerate(v for stage in stages for v in stage.own)}
+    room, kept = _waiting(stages)
+    reads = {name: f"in[{place}][i]" for place, name in enumerate(formulas.arguments)}
+    writer = _Writer(formulas, Loops(DOUBLE, FORMS, names, reads, kept))
+    elements = formulas.elements
+    quantities = [one.quantity for one in elements]
+    return "".join(
+        (
+            HEAD.format(
+                arguments=len(formulas.arguments),
+                quantities=len(formulas.names),
+                elements=len(elements),
+                sums=len(formulas.sums),
+                room=max(room, 1),
+                block=BLOCK,
+                ends=len(ENDS),
+            ),
+            functions("float64"),
+            DATA.format(
+                quantity_of=_listed(quantities),
+                place_of=_listed(one.place for one in elements),
+                manual_of=_listed(one.manual for one in elements),
+                numbers_of=_listed(map(quantities.count, range(len(formulas.names)))),
+                limits=_listed(map(DOUBLE.number, ENDS)),
+            ),
+            BLOCK_OF.format(
+                sums=_listed(f"sum{i} = 0" for i in range(len(formulas.sums))),
+                loops="\n".join(map(writer.loop, stages)),
+                rest=writer.rest(),
+                added=" ".join(f"sums[{i}] += sum{i};" for i in range(len(formulas.sums))),
+            ),
+            DRIVER,
+        )
+    )
+
+
+def _is_computed(value: Any) -> bool:
+    return isinstance(value, Symbol) and value.operation != "argument"
+
+
+def _listed(items: Iterable[Any]) -> str:
+    return ", ".join(map(str, items))
+
+
+def _waiting(stages: Sequence[Stage]) -> tuple[int, dict[Symbol, str]]:
+    """Where values wait for later stages: the number of places, and each value's. A place is given
+    anew once nobody needs what is there: so they stay few."""
+    last = {value: at for at, stage in enumerate(stages) for value in stage.loaded}
+    places: dict[Symbol, str] = {}
+    free: list[int] = []
+    held: dict[int, list[int]] = {}
+    count = 0
+    for at, stage in enumerate(stages):
+        for value in (value for value in stage.own if value in last):
+            if not free:
+                free.append(count)
+                count += 1
+            place = free.pop()
+            places[value] = f"room[{place}]"
+            held.setdefault(last[value], []).append(place)
+        free += held.pop(at, [])
+    return count, places
+
+
+class _Writer:
+    """Writes each stage's loop, with what it stores and sums up."""
+
+    def __init__(self, formulas: Formulas, loops: Loops) -> None:
+        self.loops = loops
+        looked_at = [(one.judged, one.reference, one.tolerance) for one in formulas.elements]
+        flat = [value for three in looked_at for value in three]
+        self.found = [(value, f"found[{place}]") for place, value in enumerate(flat)]
+        self.sums = [(value, f"sum{place}") for place, value in enumerate(formulas.sums)]
+
+    def loop(self, stage: Stage) -> str:
+        own = set(stage.own)
+        stores = [*self.loops.kept.items(), *self.found]
+        return self.loops.loop(
+            stage,
+            [(value, array) for value, array in stores if value in own],
+            {name: self.loops.names[value] for value, name in self.sums if value in own},
+        )
+
+    def rest(self) -> str:
+        """What is no more than an argument or a constant."""
+        stores = [(array, value) for value, array in self.found if not _is_computed(value)]
+        sums = [(name, value) for value, name in self.sums if not _is_computed(value)]
+        return " ".join(
+            (
+                *(f"{array}[i] = {self._read(value)};" for array, value in stores),
+                *(f"{name} += {self._read(value)};" for name, value in sums),
+            )
+        )
+
+    def _read(self, value: Any) -> str:
+        if isinstance(value, Symbol):
+            return self.loops.arguments[value.operands[0]]
+        return DOUBLE.number(value)

@@ -1,0 +1,217 @@
+"""Both walks and the comparison of a twin, as formulas of the numbers of one case.
+
+They are taken down from the very code that judges a batch (`rounding`, `verdict`, `pooled`), which
+is run on two cases without looking at their numbers. What comes out for the second case must be
+what comes out for the first, with the second's numbers: else cases do not stand by themselves.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from torch_ref.compare.comparison import held_together
+from torch_ref.compare.compiled.algebra import Algebra
+from torch_ref.compare.compiled.tracing import CASES, CannotCompileError, Tracing
+from torch_ref.compare.faithful import is_off
+from torch_ref.compare.pooled import summands
+from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.rounding.operation import floating
+from torch_ref.compare.sides import FLOAT64, Answers, Recorder, Sides, with_room
+from torch_ref.compare.twin import Values
+from torch_ref.compare.verdict import Compared, Side
+from torch_ref.native.symbols import Symbol, in_order
+
+OTHER = "other_"
+SUMS = 7  # of a quantity: the digits of both sides, and the five of `pooled.summands`
+
+
+@dataclass(frozen=True)
+class Element:
+    """One number a case: where it is, and the formulas that are looked at for each case.
+
+    manual: the place among the arguments of what the hand gave.
+    """
+
+    quantity: int
+    place: int
+    manual: int
+    judged: Any
+    reference: Any
+    tolerance: Any
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """names, shapes: of the quantities, in a case. arguments: as `columns` lays them out, by name.
+    sums: SUMS of each quantity, then that of cases which only the plain way can judge, then of
+    cases at kinks.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    arguments: tuple[str, ...]
+    elements: tuple[Element, ...]
+    sums: tuple[Any, ...]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """Everything that is to be computed."""
+        looked_at = ((one.judged, one.reference, one.tolerance) for one in self.elements)
+        return [*(value for three in looked_at for value in three), *self.sums]
+
+
+def columns(answers: Answers, names: Sequence[str]) -> list[Tensor]:
+    """The numbers of all cases that the formulas are of: each argument in a row of its own.
+
+    In the order of the arguments: the inputs, and of each quantity what the hand gave, what
+    autograd gave and what the hand gives in float64.
+    """
+    values = (value.double() for value in _given(answers, names))
+    return [row for value in values for row in value.reshape(len(value), -1).t().contiguous()]
+
+
+def _given(answers: Answers, names: Sequence[str]) -> list[Tensor]:
+    sides = [answers.answer, answers.known]
+    if answers.expected is not None and answers.expected is not answers.answer:
+        sides.append(answers.expected)
+    return [*answers.wide.values(), *(side[name] for side in sides for name in names)]
+
+
+def formulas(recorder: Recorder, answers: Answers, *, room: bool) -> Formulas:
+    """The formulas for the quantities that the hand gave.
+
+    room: whether numbers of the hand may be infinite or NaN; it takes half as many operations more.
+    Raises CannotCompileError where the twin is more than formulas of single numbers.
+    """
+    names = tuple(answers.answer)
+    if answers.expected is None or not all(map(floating, answers.wide.values())):
+        raise CannotCompileError("it has inputs that are no floats, or fails in float64")
+    answer, expected = (_first_two(of, names) for of in (answers.answer, answers.expected))
+    two = replace(
+        answers,
+        wide=_first_two(answers.wide, answers.wide),
+        answer=answer,
+        known=_first_two(answers.known, names),
+        expected=answer if answers.expected is answers.answer else expected,
+    )
+    reference, manual = _graphs(recorder, two.wide, names)
+    tracing = Tracing()
+    arguments = _take_arguments(tracing, two, names)
+    with torch.no_grad(), tracing:
+        found, sums = _judged(recorder, two, reference, manual, room)
+    return _taken_down(tracing, arguments, found, sums)
+
+
+def _first_two(values: Values, names: Iterable[str]) -> Values:
+    """Those of the first cases, apart from each other in memory, in float64."""
+    return {name: values[name][:CASES].double().clone() for name in names}
+
+
+def _graphs(
+    recorder: Recorder, wide: Values, names: tuple[str, ...]
+) -> tuple[GraphModule, GraphModule]:
+    by_autograd = partial(gradients_by_autograd, recorder.twin.reference, names=names)
+    by_hand = partial(recorder.by_hand, names=names)
+    try:
+        return record(by_autograd, wide), record(by_hand, wide)
+    except Exception as error:  # anything at all can come out of a stranger's code
+        raise CannotCompileError("it cannot be recorded") from error
+
+
+def _take_arguments(tracing: Tracing, two: Answers, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Their names for the first case; the second's begin with OTHER."""
+    taken: list[str] = []
+    for value in _given(two, names):
+        own = [f"a{len(taken) + i}" for i in range(value[0].numel())]
+        tracing.argument(value, [own, [OTHER + name for name in own]])
+        taken += own
+    return tuple(taken)
+
+
+def _judged(
+    recorder: Recorder, two: Answers, reference: GraphModule, manual: GraphModule, room: bool
+) -> tuple[dict[str, Compared], list[Tensor]]:
+    """What the plain way computes for two cases, and what is summed over cases."""
+    arithmetic = Arithmetic.of(recorder.dtype)
+    walked = partial(walk, inputs=two.wide, cases=CASES, looking=False)
+    exact = walked(reference, arithmetic=FLOAT64)
+    narrow = exact if arithmetic == FLOAT64 else walked(reference, arithmetic=arithmetic)
+    by_hand = walked(manual, arithmetic=arithmetic)
+    for one in (exact, narrow, by_hand):
+        if one.unbounded or one.narrow:
+            raise CannotCompileError("it has operations without a rule, or computes in two dtypes")
+    in_dtype = _sides(narrow)
+    fits = {name: side.decided for name, side in in_dtype.items()}
+    if room:
+        fits = with_room(reference, two.wide, exact.values, arithmetic, looking=False)
+    sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, fits, narrow.kinks)
+    found = held_together(sides, recorder.dtype)
+    sums = [_by_case(term) for one in found.values() for term in _summed(one)]
+    kinks = torch.zeros(CASES, dtype=torch.bool) if narrow.kinks is None else narrow.kinks
+    plainly = [] if room else [~value.isfinite() for value in two.answer.values()]
+    plainly += [_off(exact, name, value) for name, value in two.known.items()]
+    plainly += [_off(by_hand, name, value) for name, value in (two.expected or {}).items()]
+    only_plainly = torch.stack([one.reshape(CASES, -1).any(1) for one in plainly]).any(0)
+    return found, [*sums, only_plainly.double(), kinks.double()]
+
+
+def _sides(walked: Walked) -> dict[str, Side]:
+    return {name: Side(value, walked.bounds[name]) for name, value in walked.values.items()}
+
+
+def _off(walked: Walked, name: str, expected: Tensor) -> Tensor:
+    return is_off(walked.values[name], expected, walked.bounds[name])
+
+
+def _summed(found: Compared) -> tuple[Tensor, ...]:
+    pooled = summands(found.scaled, found.moved, batched=True)
+    return found.digits_manual, found.digits_reference, *pooled
+
+
+def _by_case(term: Tensor) -> Tensor:
+    return term.double().reshape(CASES, -1).sum(1)
+
+
+def _taken_down(
+    tracing: Tracing, arguments: tuple[str, ...], found: dict[str, Compared], sums: list[Tensor]
+) -> Formulas:
+    """The formulas for the first case, once it is sure that they hold for the second."""
+
+    def of_cases(value: Tensor) -> list[list[Any]]:
+        return cast(list[list[Any]], tracing.symbols(value).reshape(CASES, -1).tolist())
+
+    elements: list[Element] = []
+    for quantity, one in enumerate(found.values()):
+        hand = (arguments.index(each.operands[0]) for each in of_cases(one.manual)[0])
+        looked_at = (of_cases(value)[0] for value in (one.judged, one.reference, one.tolerance))
+        for place, formulas in enumerate(zip(hand, *looked_at, strict=True)):
+            elements.append(Element(quantity, place, *formulas))
+    compared = (value for one in found.values() for value in (one.judged, one.tolerance))
+    _check_alike(tracing.algebra, [of_cases(value) for value in (*compared, *sums)])
+    shapes = tuple(tuple(one.manual.shape[1:]) for one in found.values())
+    summed = tuple(of_cases(value)[0][0] for value in sums)
+    return Formulas(tuple(found), shapes, arguments, tuple(elements), summed)
+
+
+def _check_alike(algebra: Algebra, values: list[list[list[Any]]]) -> None:
+    """Raise CannotCompileError unless the second case's formulas are the first's, with the second's
+    arguments in place of the first's."""
+    first, second = ([one for value in values for one in value[case]] for case in range(CASES))
+    renamed: dict[Any, Any] = {}
+    for symbol in in_order(second):
+        if symbol.operation == "argument":
+            name = symbol.operands[0].removeprefix(OTHER)
+            renamed[symbol] = algebra.symbol("argument", name if name != symbol.operands[0] else "")
+        else:
+            operands = (renamed.get(operand, operand) for operand in symbol.operands)
+            renamed[symbol] = algebra.symbol(symbol.operation, *operands)
+    for one, other in zip(first, second, strict=True):
+        alike = renamed.get(other, other)
+        if alike is not one and (isinstance(one, Symbol) or repr(alike) != repr(one)):
+            raise CannotCompileError("a case depends on others, or on its place among them")

@@ -1,0 +1,100 @@
+"""When the compiled judge judges, and what happens where it cannot."""
+
+import warnings
+from collections.abc import Callable
+
+from torch_ref.compare.cases import SHARD, Batch
+from torch_ref.compare.compiled.formulas import formulas
+from torch_ref.compare.compiled.kernel import Kernel, compiled
+from torch_ref.compare.compiled.tracing import CannotCompileError
+from torch_ref.compare.sides import Answers, Recorder
+from torch_ref.compare.verdict import Tally
+from torch_ref.native.compiler import NoCompilerError
+
+# Cases from which it is worth the seconds that compiling takes.
+COMPILED_FROM = 2_000_000
+# How far the means over a shard may be apart: see the package's docstring.
+DECIDED, DIGITS = 1e-3, 1e-2
+
+HELD = 512
+
+Found = tuple[list[Tally], int]  # a tally of each quantity, and how many cases are at kinks
+
+
+class Compiled:
+    """Judges whole shards on the CPU in which nothing is wrong; the plain way judges the others.
+
+    The first shard of every process, and every HELD-th of all, is judged both ways. Where the two
+    differ the plain way judges from there on, with a warning.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.usable = True
+        self._held: set[Kernel] = set()
+        self._kernels: dict[tuple[tuple[str, ...], bool], Kernel | None] = {}
+
+    def __call__(self, batch: Batch, first_case: str, plainly: Callable[[], Found]) -> Found | None:
+        """What judging the batch gives; None where it is for the plain way to judge it.
+
+        plainly: judges it that way.
+        """
+        if not self.usable or batch.count != SHARD:
+            return None
+        answers = self.recorder.answers(batch)
+        kernel = self._kernel(answers)
+        found = kernel(answers, first_case) if kernel else None
+        if not kernel or not found:
+            return None
+        self.recorder.take(answers)
+        if kernel not in self._held or batch.first // SHARD % HELD == 0:
+            self._held.add(kernel)
+            self._hold(found, plainly())
+        return found if self.usable else None
+
+    def _hold(self, found: Found, plain: Found) -> None:
+        """Compare what the two ways gave for a batch."""
+        if found[1] == plain[1] and all(map(_alike, found[0], plain[0])):
+            return
+        self.usable = False
+        warnings.warn(
+            "The compiled judge gave other numbers than the plain one, which judges from here on, "
+            "several times slower. Please report it, with the compiler's version.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+    def _kernel(self, answers: Answers) -> Kernel | None:
+        if answers.problems or answers.failures or not answers.answer:
+            return None
+        room = not all(bool(value.isfinite().all()) for value in answers.answer.values())
+        key = tuple(answers.answer), room
+        if key not in self._kernels:
+            self._kernels[key] = self._compile(answers, room)
+        return self._kernels[key]
+
+    def _compile(self, answers: Answers, room: bool) -> Kernel | None:
+        try:
+            return compiled(formulas(self.recorder, answers, room=room))
+        except CannotCompileError:
+            return None
+        except NoCompilerError as problem:
+            self.usable = False
+            warnings.warn(
+                f"The judge is not compiled, and takes several times as long: {problem}. Install "
+                "gcc or clang, or name a compiler in CC.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return None
+
+
+def _alike(one: Tally, plain: Tally) -> bool:
+    most = max(plain.elements, 1)
+    return (
+        (one.name, one.elements) == (plain.name, plain.elements)
+        and not plain.wrong
+        and abs(one.decided - plain.decided) <= DECIDED * most
+        and abs(one.digits_manual - plain.digits_manual) <= DIGITS * most
+        and abs(one.digits_reference - plain.digits_reference) <= DIGITS * most
+    )
