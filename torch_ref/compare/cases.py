@@ -18,6 +18,7 @@ from torch_ref.compare.contract import (
     check_drawn_alike,
     check_inputs,
     check_loss,
+    check_numbers,
     check_reference,
     check_strata,
 )
@@ -77,6 +78,7 @@ class Cases:
         draw = self._draw(generator, PROBE, self.twin.strata[0], partial(any_size, generator))
         inputs: Values = call(self.twin, "inputs", draw)
         check_inputs(self.twin, inputs, draw)
+        check_numbers(self.twin, inputs)
         return inputs
 
     @property
@@ -127,10 +129,12 @@ class Cases:
             self._part(generator, each, stratum, turn, partial(any_size, generator))
             for turn, stratum in enumerate(self.strata)
         ]
-        return {
+        drawn = {
             name: torch.stack([part[name] for part in parts], dim=1).flatten(0, 1)[:SHARD]
             for name in parts[0]
         }
+        check_numbers(self.twin, drawn)  # once and not part by part, which takes longer
+        return drawn
 
     def _part(
         self, generator: np.random.Generator, cases: int, stratum: str, turn: int, sizes: Sizes
@@ -143,6 +147,8 @@ class Cases:
         check_inputs(self.twin, drawn, draw)
         if self.batched:
             check_cases(self.twin, drawn, cases)
+        else:
+            check_numbers(self.twin, drawn)
         if stratum in own:
             return drawn
         changed = stressed(drawn, stratum, generator, self.batched)
@@ -163,19 +169,26 @@ class Cases:
                 "as they were drawn."
             ] = None
             return drawn
-        # 0 times a finite number is 0, and NaN otherwise: cheaper than asking for each
-        zeros = [
-            (0 * value).reshape(len(value) if self.batched else 1, -1).sum(1)
-            for value in values.values()
-            if value.is_floating_point() and (value.ndim or not self.batched)
-        ]
-        finite = torch.stack(zeros).sum(0) == 0
+        finite = self._where_finite(values)
+        if bool(finite.all()):
+            return changed
         if not self.batched:
-            return changed if bool(finite) else drawn
+            return drawn
         return {
             name: torch.where(finite.reshape(-1, *(1,) * (value.ndim - 1)), changed[name], value)
             for name, value in drawn.items()
         }
+
+    def _where_finite(self, values: Values) -> Tensor:
+        """The cases in which every number is finite; one in all where they are not batched."""
+        zeros = torch.zeros((), dtype=torch.float64, device=self.device)
+        for value in values.values():
+            if value.is_floating_point() and (value.ndim or not self.batched):
+                of_cases = value.reshape(len(value) if self.batched else 1, -1)
+                by_case = of_cases[:, 0] if of_cases.shape[1] == 1 else (0 * of_cases).sum(1)
+                # 0 times a finite number is 0, and NaN otherwise: cheaper than asking for each
+                zeros = torch.add(zeros, by_case, alpha=0)
+        return zeros == 0
 
     def _draw(self, generator: np.random.Generator, cases: int, stratum: str, sizes: Sizes) -> Draw:
         return Draw(generator, self.dtype, self.device, cases, stratum, sizes)

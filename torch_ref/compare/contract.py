@@ -124,8 +124,6 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
                 f"{twin.name}: inputs gave {name} as a tensor that requires grad: detach it; the "
                 "harness asks autograd for gradients where it wants them."
             )
-        if value.is_floating_point() and bool(value.isnan().any()):
-            raise TwinError(f"{twin.name}: inputs gave {name} with NaN in it.")
         wrong_dtype = value.is_floating_point() and value.dtype != draw.dtype
         if wrong_dtype or value.device.type != draw.device.type:
             raise TwinError(
@@ -134,6 +132,13 @@ def check_inputs(twin: Twin, inputs: Any, draw: Draw) -> None:
             )
     if not any(value.is_floating_point() for value in inputs.values()):
         raise TwinError(f"{twin.name}: inputs gave no floating tensor: there is no gradient.")
+
+
+def check_numbers(twin: Twin, inputs: Values) -> None:
+    """Raise TwinError where an input is NaN."""
+    for name, value in inputs.items():
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise TwinError(f"{twin.name}: inputs gave {name} with NaN in it.")
 
 
 def check_drawn_alike(twin: Twin, once: Values, again: Values) -> None:

@@ -77,7 +77,7 @@ class Draw:
             raise TwinError(f"draw.size({low}, {high}): the smallest size comes first.")
         return self.sizes(low, high)
 
-    def cast(self, numbers: np.ndarray[Any, np.dtype[np.float64]] | float) -> Tensor:
+    def cast(self, numbers: np.ndarray[Any, np.dtype[np.float64]] | Tensor | float) -> Tensor:
         """Numbers drawn from `generator` directly, in `dtype` on `device`."""
         return torch.as_tensor(numbers, dtype=torch.float64).to(self.dtype).to(self.device)
 

@@ -65,7 +65,7 @@ class Loops:
             [
                 *self._loads(stage),
                 *(self._statement(value) for value in stage.computed),
-                *(f"{array}[i] = {self.names[value]};" for value, array in stores),
+                *(f"{array}[i] = {self._number(value)};" for value, array in stores),
                 *(f"{name} += {term};" for name, term in reduced.items()),
             ]
         )
@@ -77,8 +77,16 @@ class Loops:
     def _loads(self, stage: Stage) -> list[str]:
         own = [name for name in stage.arguments if name in self.arguments]
         return [f"const T {name} = {self.arguments[name]};" for name in own] + [
-            f"const T {self.names[value]} = {self.kept[value]}[i];" for value in stage.loaded
+            f"const int {self.names[value]} = {self.kept[value]}[i] != 0;"
+            if value.operation in CONDITIONS
+            else f"const T {self.names[value]} = {self.kept[value]}[i];"
+            for value in stage.loaded
         ]
+
+    def _number(self, value: Symbol) -> str:
+        """A value as an array holds it, a condition as 0 or 1."""
+        name = self.names[value]
+        return f"{name} ? (T)1 : (T)0" if value.operation in CONDITIONS else name
 
     def _statement(self, value: Symbol) -> str:
         kind = "int" if value.operation in CONDITIONS else "T"

@@ -9,11 +9,13 @@ WORK = {"exp": 20, "log": 25, "log1p": 35, "either_log": 45}  # in additions, ro
 CONDITIONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isinf",
               "logical_and", "logical_or", "logical_not"}  # fmt: skip
 
+CHEAP = 2  # conditions that take longer to keep, as numbers, than to compute anew
+
 
 @dataclass(frozen=True)
 class Stage:
-    """own: the operations of this stage; again: conditions of earlier ones that it needs, too: they
-    are sooner computed than kept; loaded: values of earlier stages; arguments: by name.
+    """own: the operations of this stage; again: cheap conditions of earlier ones that it needs, too;
+    loaded: values of earlier stages; arguments: by name.
     """
 
     own: tuple[Symbol, ...]
@@ -35,7 +37,23 @@ def in_stages(needed: Sequence[Symbol], count: int) -> list[Stage]:
     for value in operations:
         parts[done * count // total].append(value)
         done += WORK.get(value.operation, 1)
-    return [_stage(part) for part in parts if part]
+    kept = _dear_conditions(operations)
+    return [_stage(part, kept) for part in parts if part]
+
+
+def _dear_conditions(operations: Sequence[Symbol]) -> set[Symbol]:
+    """The conditions that are made of so many others that they are sooner kept than computed."""
+    made_of: dict[Symbol, set[Symbol]] = {}
+    dear = set()
+    for value in operations:
+        if value.operation not in CONDITIONS:
+            continue
+        parts = {value}.union(*(made_of.get(operand, ()) for operand in value.operands))
+        if len(parts) > CHEAP:
+            dear.add(value)
+            parts = set()
+        made_of[value] = parts
+    return dear
 
 
 def work(needed: Iterable[Symbol]) -> int:
@@ -45,7 +63,7 @@ def work(needed: Iterable[Symbol]) -> int:
     )
 
 
-def _stage(own: Sequence[Symbol]) -> Stage:
+def _stage(own: Sequence[Symbol], kept: set[Symbol]) -> Stage:
     again: dict[Symbol, None] = {}
     loaded: dict[Symbol, None] = {}
     arguments: dict[str, None] = {}
@@ -56,7 +74,7 @@ def _stage(own: Sequence[Symbol]) -> Stage:
                 continue
             if operand.operation == "argument":
                 arguments[operand.operands[0]] = None
-            elif operand.operation not in CONDITIONS:
+            elif operand.operation not in CONDITIONS or operand in kept:
                 loaded[operand] = None
             elif operand not in again:
                 need(operand)

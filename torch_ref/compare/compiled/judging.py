@@ -31,7 +31,8 @@ class Compiled:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.usable = True
-        self._held: set[Kernel] = set()
+        self.room = False  # whether the hand was seen to overflow
+        self._held: set[bool] = set()  # the kernels, without room and with it, that were
         self._kernels: dict[tuple[tuple[str, ...], bool], Kernel | None] = {}
 
     def __call__(self, batch: Batch, first_case: str, plainly: Callable[[], Found]) -> Found | None:
@@ -42,13 +43,15 @@ class Compiled:
         if not self.usable or batch.count != SHARD:
             return None
         answers = self.recorder.answers(batch)
-        kernel = self._kernel(answers)
-        found = kernel(answers, first_case) if kernel else None
-        if not kernel or not found:
+        found = self._found(answers, first_case)
+        if not found and not self.room and _overflows(answers):
+            self.room = True  # from now on: numbers that are finite are judged alike by both
+            found = self._found(answers, first_case)
+        if not found:
             return None
         self.recorder.take(answers)
-        if kernel not in self._held or batch.first // SHARD % HELD == 0:
-            self._held.add(kernel)
+        if self.room not in self._held or batch.first // SHARD % HELD == 0:
+            self._held.add(self.room)
             self._hold(found, plainly())
         return found if self.usable else None
 
@@ -64,18 +67,18 @@ class Compiled:
             stacklevel=2,
         )
 
-    def _kernel(self, answers: Answers) -> Kernel | None:
+    def _found(self, answers: Answers, first_case: str) -> Found | None:
         if answers.problems or answers.failures or not answers.answer:
             return None
-        room = not all(bool(value.isfinite().all()) for value in answers.answer.values())
-        key = tuple(answers.answer), room
+        key = tuple(answers.answer), self.room
         if key not in self._kernels:
-            self._kernels[key] = self._compile(answers, room)
-        return self._kernels[key]
+            self._kernels[key] = self._compile(answers)
+        kernel = self._kernels[key]
+        return kernel(answers, first_case) if kernel else None
 
-    def _compile(self, answers: Answers, room: bool) -> Kernel | None:
+    def _compile(self, answers: Answers) -> Kernel | None:
         try:
-            return compiled(formulas(self.recorder, answers, room=room))
+            return compiled(formulas(self.recorder, answers, room=self.room))
         except CannotCompileError:
             return None
         except NoCompilerError as problem:
@@ -87,6 +90,10 @@ class Compiled:
                 stacklevel=2,
             )
             return None
+
+
+def _overflows(answers: Answers) -> bool:
+    return not all(bool(value.isfinite().all()) for value in answers.answer.values())
 
 
 def _alike(one: Tally, plain: Tally) -> bool:
