@@ -115,9 +115,35 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
             *example.values(),
             decompositions=DECOMPOSITIONS,
         )
+    _without_examples_of_shape(pure)
     pure.graph.eliminate_dead_code()
     pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
     return pure
+
+
+_FILLED = {
+    torch.ops.aten.full_like.default: None,
+    torch.ops.aten.ones_like.default: 1,
+    torch.ops.aten.zeros_like.default: 0,
+}
+
+
+def _without_examples_of_shape(graph: GraphModule) -> None:
+    """Constants shaped as a value are made without it: the sum of all losses is worked out for
+    nothing else than the shape of the gradient to begin with."""
+    for node in graph.graph.nodes:
+        value = node.meta.get("val")
+        if node.target not in _FILLED or value is None:
+            continue
+        fill = node.args[1] if len(node.args) > 1 else _FILLED[node.target]
+        with graph.graph.inserting_before(node):
+            filled = graph.graph.call_function(
+                torch.ops.aten.full.default,
+                (list(value.shape), fill),
+                {"dtype": value.dtype, "device": value.device, "pin_memory": False},
+            )
+        filled.meta = dict(node.meta)
+        node.replace_all_uses_with(filled)
 
 
 def same_answers(left: Values, right: Values) -> bool:

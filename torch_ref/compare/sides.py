@@ -16,6 +16,7 @@ from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.rounding.walk import LOOKING, Looks
 from torch_ref.compare.said import Said
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
@@ -322,14 +323,14 @@ def with_room(
     reference: Values,
     arithmetic: Arithmetic,
     *,
-    looking: bool = True,
+    looks: Looks = LOOKING,
 ) -> Values:
     """Where the reference does well in a dtype even if its range were ROOM times smaller.
 
-    graph, reference: the reference's, and what it gives in float64. looking: see `walk`.
+    graph, reference: the reference's, and what it gives in float64. looks: as of `walk`.
     """
     arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
-    walked = walk(graph, wide, arithmetic, looking=looking)
+    walked = walk(graph, wide, arithmetic, looks=looks)
     return {
         name: Side(value, walked.bounds[name]).decided & (value == reference[name])
         for name, value in walked.values.items()

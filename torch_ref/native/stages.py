@@ -14,7 +14,7 @@ CHEAP = 2  # conditions that take longer to keep, as numbers, than to compute an
 
 @dataclass(frozen=True)
 class Stage:
-    """own: the operations of this stage; again: cheap conditions of earlier ones that it needs, too;
+    """own: the operations of this stage; again: cheap conditions of earlier ones that it needs;
     loaded: values of earlier stages; arguments: by name.
     """
 

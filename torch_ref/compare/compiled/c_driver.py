@@ -6,7 +6,7 @@ HEAD = """#include <math.h>
 #include <string.h>
 typedef double T;
 enum {{ ARGUMENTS = {arguments}, QUANTITIES = {quantities}, ELEMENTS = {elements}, SUMS = {sums},
-       ROOM = {room}, BLOCK = {block}, ENDS = {ends} }};
+       ROOM = {room}, BLOCK = {block}, ROW = BLOCK + 8, ENDS = {ends} }};
 """
 DATA = """
 static const int quantity_of[] = {{{quantity_of}}}, place_of[] = {{{place_of}}};
@@ -15,8 +15,9 @@ static const T limits[] = {{{limits}}};  /* of the histogram's bins, the last bu
 """
 # found: judged, reference and tolerance of each element.
 BLOCK_OF = """
-static void block(int64_t count, const T *const *in, T (*room)[BLOCK], T (*found)[BLOCK],
+static void block(int64_t count, const T *const *in, T (*room)[ROW], T (*found)[ROW],
                   double *sums) {{
+  {arguments}
   T {sums};
 {loops}
   for (int64_t i = 0; i < count; i++) {{ {rest} }}
@@ -44,7 +45,7 @@ static void tally(int64_t count, const T *judged, int64_t *counts) {
 
 /* The first of the numbers with the largest ratio, in the order of the cases. */
 static void look_for_worst(int64_t start, int64_t count, int e, const T *const *in,
-                           T (*found)[BLOCK], Worst *worst, int64_t *places) {
+                           T (*found)[ROW], Worst *worst, int64_t *places) {
   const T *judged = found[3 * e];
   const int q = quantity_of[e];
   T largest = -2;
@@ -62,9 +63,9 @@ static void look_for_worst(int64_t start, int64_t count, int e, const T *const *
 /* counts: ENDS + 1 of each quantity, as by `tally`. 1 where there is no memory. */
 int run(int64_t all, const T *const *in, double *sums, int64_t *counts, Worst *worst,
         int64_t *places) {
-  T (*room)[BLOCK] = malloc((ROOM + 3 * ELEMENTS) * sizeof *room);
+  T (*room)[ROW] = aligned_alloc(64, (ROOM + 3 * ELEMENTS) * sizeof *room);
   if (!room) return 1;
-  T (*found)[BLOCK] = room + ROOM;
+  T (*found)[ROW] = room + ROOM;
   for (int q = 0; q < QUANTITIES; q++) worst[q].ratio = -2;
   for (int64_t start = 0; start < all; start += BLOCK) {
     const int64_t count = all - start < BLOCK ? all - start : BLOCK;

@@ -34,7 +34,7 @@ def source(formulas: Formulas) -> str:
     stages = in_stages(computed, 1 + work(computed) // STAGE)
     names = {v: f"v{i}" for i, v in enumerate(v for stage in stages for v in stage.own)}
     room, kept = _waiting(stages)
-    reads = {name: f"in[{place}][i]" for place, name in enumerate(formulas.arguments)}
+    reads = {name: f"of_{name}[i]" for name in formulas.arguments}
     writer = _Writer(formulas, Loops(DOUBLE, FORMS, names, reads, kept))
     elements = formulas.elements
     quantities = [one.quantity for one in elements]
@@ -58,6 +58,10 @@ def source(formulas: Formulas) -> str:
                 limits=_listed(map(DOUBLE.number, ENDS)),
             ),
             BLOCK_OF.format(
+                arguments=" ".join(
+                    f"const T *const of_{name} = in[{place}];"
+                    for place, name in enumerate(formulas.arguments)
+                ),
                 sums=_listed(f"sum{i} = 0" for i in range(len(formulas.sums))),
                 loops="\n".join(map(writer.loop, stages)),
                 rest=writer.rest(),

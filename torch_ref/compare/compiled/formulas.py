@@ -21,6 +21,7 @@ from torch_ref.compare.faithful import is_off
 from torch_ref.compare.pooled import summands
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.rounding.looks import Assuming, Blind
 from torch_ref.compare.rounding.operation import floating
 from torch_ref.compare.sides import FLOAT64, Answers, Recorder, Sides, with_room
 from torch_ref.compare.twin import Values
@@ -83,10 +84,10 @@ def _given(answers: Answers, names: Sequence[str]) -> list[Tensor]:
     return [*answers.wide.values(), *(side[name] for side in sides for name in names)]
 
 
-def formulas(recorder: Recorder, answers: Answers, *, room: bool) -> Formulas:
+def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
     """The formulas for the quantities that the hand gave.
 
-    room: whether numbers of the hand may be infinite or NaN; it takes half as many operations more.
+    usual: only for cases in which nothing overflows, in half as many operations.
     Raises CannotCompileError where the twin is more than formulas of single numbers.
     """
     names = tuple(answers.answer)
@@ -104,7 +105,7 @@ def formulas(recorder: Recorder, answers: Answers, *, room: bool) -> Formulas:
     tracing = Tracing()
     arguments = _take_arguments(tracing, two, names)
     with torch.no_grad(), tracing:
-        found, sums = _judged(recorder, two, reference, manual, room)
+        found, sums = _judged(recorder, two, reference, manual, usual)
     return _taken_down(tracing, arguments, found, sums)
 
 
@@ -135,11 +136,12 @@ def _take_arguments(tracing: Tracing, two: Answers, names: tuple[str, ...]) -> t
 
 
 def _judged(
-    recorder: Recorder, two: Answers, reference: GraphModule, manual: GraphModule, room: bool
+    recorder: Recorder, two: Answers, reference: GraphModule, manual: GraphModule, usual: bool
 ) -> tuple[dict[str, Compared], list[Tensor]]:
     """What the plain way computes for two cases, and what is summed over cases."""
     arithmetic = Arithmetic.of(recorder.dtype)
-    walked = partial(walk, inputs=two.wide, cases=CASES, looking=False)
+    looks = Assuming() if usual else Blind()
+    walked = partial(walk, inputs=two.wide, cases=CASES, looks=looks)
     exact = walked(reference, arithmetic=FLOAT64)
     narrow = exact if arithmetic == FLOAT64 else walked(reference, arithmetic=arithmetic)
     by_hand = walked(manual, arithmetic=arithmetic)
@@ -148,16 +150,17 @@ def _judged(
             raise CannotCompileError("it has operations without a rule, or computes in two dtypes")
     in_dtype = _sides(narrow)
     fits = {name: side.decided for name, side in in_dtype.items()}
-    if room:
-        fits = with_room(reference, two.wide, exact.values, arithmetic, looking=False)
+    if not usual:
+        fits = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
     sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, fits, narrow.kinks)
     found = held_together(sides, recorder.dtype)
     sums = [_by_case(term) for one in found.values() for term in _summed(one)]
     kinks = torch.zeros(CASES, dtype=torch.bool) if narrow.kinks is None else narrow.kinks
-    plainly = [] if room else [~value.isfinite() for value in two.answer.values()]
+    plainly = list(looks.against) if isinstance(looks, Assuming) else []
+    plainly += [~value.isfinite() for value in two.answer.values()] if usual else []
     plainly += [_off(exact, name, value) for name, value in two.known.items()]
     plainly += [_off(by_hand, name, value) for name, value in (two.expected or {}).items()]
-    only_plainly = torch.stack([one.reshape(CASES, -1).any(1) for one in plainly]).any(0)
+    only_plainly = torch.stack([_anywhere(one) for one in plainly]).any(0)
     return found, [*sums, only_plainly.double(), kinks.double()]
 
 
@@ -172,6 +175,13 @@ def _off(walked: Walked, name: str, expected: Tensor) -> Tensor:
 def _summed(found: Compared) -> tuple[Tensor, ...]:
     pooled = summands(found.scaled, found.moved, batched=True)
     return found.digits_manual, found.digits_reference, *pooled
+
+
+def _anywhere(condition: Tensor) -> Tensor:
+    """By case; what has no case is of all."""
+    if condition.shape[:1] == (CASES,):
+        return condition.reshape(CASES, -1).any(1)
+    return condition.any().expand(CASES)
 
 
 def _by_case(term: Tensor) -> Tensor:

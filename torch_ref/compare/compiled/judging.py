@@ -31,8 +31,8 @@ class Compiled:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.usable = True
-        self.room = False  # whether the hand was seen to overflow
-        self._held: set[bool] = set()  # the kernels, without room and with it, that were
+        self.usual = True  # whether nothing was seen to overflow so far
+        self._held: set[bool] = set()  # the kernels, for the usual and for all, that were
         self._kernels: dict[tuple[tuple[str, ...], bool], Kernel | None] = {}
 
     def __call__(self, batch: Batch, first_case: str, plainly: Callable[[], Found]) -> Found | None:
@@ -44,14 +44,14 @@ class Compiled:
             return None
         answers = self.recorder.answers(batch)
         found = self._found(answers, first_case)
-        if not found and not self.room and _overflows(answers):
-            self.room = True  # from now on: numbers that are finite are judged alike by both
+        if not found and self.usual:  # something may have overflowed
+            self.usual = False
             found = self._found(answers, first_case)
         if not found:
             return None
         self.recorder.take(answers)
-        if self.room not in self._held or batch.first // SHARD % HELD == 0:
-            self._held.add(self.room)
+        if self.usual not in self._held or batch.first // SHARD % HELD == 0:
+            self._held.add(self.usual)
             self._hold(found, plainly())
         return found if self.usable else None
 
@@ -70,7 +70,7 @@ class Compiled:
     def _found(self, answers: Answers, first_case: str) -> Found | None:
         if answers.problems or answers.failures or not answers.answer:
             return None
-        key = tuple(answers.answer), self.room
+        key = tuple(answers.answer), self.usual
         if key not in self._kernels:
             self._kernels[key] = self._compile(answers)
         kernel = self._kernels[key]
@@ -78,7 +78,7 @@ class Compiled:
 
     def _compile(self, answers: Answers) -> Kernel | None:
         try:
-            return compiled(formulas(self.recorder, answers, room=self.room))
+            return compiled(formulas(self.recorder, answers, usual=self.usual))
         except CannotCompileError:
             return None
         except NoCompilerError as problem:
@@ -90,10 +90,6 @@ class Compiled:
                 stacklevel=2,
             )
             return None
-
-
-def _overflows(answers: Answers) -> bool:
-    return not all(bool(value.isfinite().all()) for value in answers.answer.values())
 
 
 def _alike(one: Tally, plain: Tally) -> bool:

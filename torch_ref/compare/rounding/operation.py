@@ -51,8 +51,8 @@ class Operation:
     result, and where to report places at which a gradient is a convention (kinks and ties).
 
     is_finite: whether all numbers of an earlier node's value are.
-    may_hold: whether a condition may hold anywhere. A rule looks at numbers through these two
-        alone, and is right, if slower, where the answers are no and yes: so it can be compiled.
+    may_hold: whether a condition may hold anywhere. A rule that looks at numbers through these two
+        alone, and is right, if slower, where the answers are no and yes, can be compiled.
     """
 
     node: Node

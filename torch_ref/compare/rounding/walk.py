@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from torch_ref.compare.rounding.looks import Blind, Looking
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import pointwise
 from torch_ref.compare.rounding.rules import has_kinks, moves_only, rounds, rule_for
 from torch_ref.compare.rounding.structure import constant_bound, opened, unknown
 from torch_ref.compare.twin import Values
+
+Looks = Looking | Blind
+LOOKING = Looking()
 
 
 @dataclass
@@ -38,16 +42,15 @@ def walk(
     *,
     bounds: Values | None = None,
     cases: int | None = None,
-    looking: bool = True,
+    looks: Looks = LOOKING,
 ) -> Walked:
     """Run a recorded graph on float64 inputs; bound the rounding of every output.
 
     bounds: how far off inputs may be, by name; the others are exact.
     cases: their number, where they are the first dimension of every tensor.
-    looking: whether work is left out for which the numbers give no reason; what comes out is the
-        same.
+    looks: what may be found out about the numbers.
     """
-    walker = _Walker(graph, arithmetic, cases, looking)
+    walker = _Walker(graph, arithmetic, cases, looks)
     names = graph.meta["inputs"]
     given = bounds or {}
     with torch.no_grad():  # once and not for each operation: that takes a seventh of a small walk
@@ -67,10 +70,10 @@ def walk(
 
 class _Walker:
     def __init__(
-        self, graph: GraphModule, arithmetic: Arithmetic, cases: int | None, looking: bool
+        self, graph: GraphModule, arithmetic: Arithmetic, cases: int | None, looks: Looks
     ) -> None:
         self.graph, self.arithmetic, self.cases = graph, arithmetic, cases
-        self.looking = looking
+        self.looks = looks
         self.unbounded: set[str] = set()
         self.kinks: Tensor | None = None
         self.narrow: set[torch.dtype] = set()
@@ -111,7 +114,7 @@ class _Walker:
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
         operation = Operation(
             node, args, kwargs, errors, result, arithmetic,
-            self.report_kink, self.is_finite, self.may_hold,
+            self.report_kink, self.is_finite, self.looks.may_hold,
         )  # fmt: skip
         error = self.bound(operation, inexact)
         if error is None or not floating(result):
@@ -119,7 +122,7 @@ class _Walker:
         error, largest = error.double(), arithmetic.largest
         if moves_only(node):
             return result, error
-        if self.looking and self.is_small(operation.size + error, largest):
+        if self.looks.are_small(operation.size + error, largest):
             self.finite[node] = True
             return result, error
         steady = rule_for(operation) == pointwise and _steady(args, errors)
@@ -155,21 +158,11 @@ class _Walker:
         error = rule(operation)
         return error if inexact or rounds(operation.node) else None
 
-    def is_small(self, sizes: Tensor, largest: float) -> bool:
-        """Whether none is above the largest, or NaN."""
-        return not sizes.numel() or sizes.amax().item() <= largest
-
-    def may_hold(self, condition: Tensor) -> bool:
-        """Whether a condition holds anywhere, for all that is known without looking."""
-        return not self.looking or bool(condition.any())
-
     def is_finite(self, node: Node) -> bool:
-        """Whether all numbers of a node's value are known to be finite; most are."""
-        if not self.looking:
-            return False
+        """Whether all numbers of a node's value are finite; most are known to be."""
         if node not in self.finite:
             value = self.value[node]
-            self.finite[node] = not floating(value) or bool(value.isfinite().all())
+            self.finite[node] = not floating(value) or self.looks.are_finite(value)
         return self.finite[node]
 
     def report_kink(self, mask: Tensor) -> None:
