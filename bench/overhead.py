@@ -24,7 +24,7 @@ import torch
 import torch_ref.gallery
 from torch_ref.assignment import assignment_twin
 from torch_ref.compare import Twin
-from torch_ref.compare.cases import SHARD, Batch, widened
+from torch_ref.compare.cases import CHUNK, Batch, widened
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import walk
 from torch_ref.compare.sides import FLOAT64
@@ -54,7 +54,7 @@ def cost(twin: Twin) -> Cost:
     judge = Judge(twin, torch.float64, torch.device("cpu"), 0)
     cases = [judge.cases.case(index) for index in range(CASES)]
     if judge.cases.batched:
-        cases = [judge.cases.batch(shard, 3 * SHARD) for shard in range(3)]
+        cases = list(judge.cases.batch(0, 3 * CHUNK).chunks())
     for case in cases:
         judge.judge(case)
     taken: tuple[list[float], ...] = ([], [], [])

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-SMALL, LARGE = 500_000, 2_500_000
+SMALL, LARGE = 3_000_000, 15_000_000  # both of so many that the judge is compiled
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_ref import Report, assignment_twin, verify
-from torch_ref.compare.cases import SHARD
+from torch_ref.compare.cases import CHUNK, SHARD
 from torch_ref.compare.verify import Judge
 
 Values = dict[str, torch.Tensor]
@@ -54,8 +54,8 @@ def test_another_answer_on_a_second_run() -> None:
     refused(manual, "manual gave another answer on a second run with the same inputs")
 
 
-@pytest.mark.parametrize(("shard", "caught"), [(0, True), (1, True), (2, False), (64, True)])
-def test_the_hand_runs_twice_on_some_shards_only(shard: int, caught: bool) -> None:
+@pytest.mark.parametrize(("chunk", "caught"), [(0, True), (1, True), (2, False), (64, True)])
+def test_the_hand_runs_twice_on_some_chunks_only(chunk: int, caught: bool) -> None:
     """On the others a hand that changes its inputs changes a copy."""
 
     def manual(values: Values) -> Values:
@@ -64,21 +64,22 @@ def test_the_hand_runs_twice_on_some_shards_only(shard: int, caught: bool) -> No
         return gradients
 
     judge = Judge(replace(TWIN, manual=manual), torch.float64, torch.device("cpu"), 0)
-    judge.judge(judge.cases.batch(shard, 65 * SHARD))
+    batch = judge.cases.batch(chunk * CHUNK // SHARD, 65 * CHUNK)
+    judge.judge(next(part for part in batch.chunks() if part.first == chunk * CHUNK))
     assert bool(judge.recorder.said.failures) == caught
 
 
 def test_gradients_that_are_one_tensor_at_first_and_two_later() -> None:
-    """What is recorded of the first shards does not stand for the others."""
+    """What is recorded of the first chunks does not stand for the others."""
     seen: list[int] = []
 
     def manual(values: Values) -> Values:
         gradients = TWIN.manual(values)
         seen.append(len(values["x1"]))
-        error = 1.0 if seen.count(SHARD) < 8 else 1.5
+        error = 1.0 if seen.count(CHUNK) < 8 else 1.5
         return {"z3": gradients["z3"], "b3": gradients["z3"] * error}
 
-    assert verify(replace(TWIN, manual=manual), cases=7 * SHARD).first_wrong == "b3"
+    assert verify(replace(TWIN, manual=manual), cases=7 * CHUNK).first_wrong == "b3"
 
 
 def test_a_wrong_shape() -> None:

@@ -10,8 +10,9 @@ from rich.console import Console
 import torch_ref.report
 from torch_ref import assignment_twin, verify
 from torch_ref.cli import main
+from torch_ref.compare.cases import SHARD
 
-CASES = 17_000  # two shards: the bar has steps to show
+CASES = 70_000  # two shards: the bar has steps to show
 COMMAND = ["verify", "--cases", str(CASES), "--dtype", "float64"]
 BAR = re.compile(r"float64 [━╸╺ ]+ +(\d+)%")
 STYLE = re.compile(r"\x1b\[[\d;?]*[A-Za-z]")
@@ -53,4 +54,4 @@ def test_what_is_no_terminal_shows_the_report_alone(shown: Callable[[bool], str]
 def test_verify_tells_of_every_shard() -> None:
     told: list[int] = []
     verify(assignment_twin(), cases=CASES, progress=told.append)
-    assert told == [16_384, CASES]
+    assert told == [SHARD, CASES]

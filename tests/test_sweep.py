@@ -29,7 +29,7 @@ from torch_ref.compare.cases import SHARD, Cases
 from torch_ref.loading import find_twin
 from torch_ref.sweep.shards import Plan
 
-SHARDS = 24
+SHARDS = 12
 CASES = SHARDS * SHARD - 1000
 # A mistake in one case of 50,000. Who wants to kill it is told the process's number, and given
 # time to.

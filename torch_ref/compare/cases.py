@@ -27,8 +27,10 @@ from torch_ref.compare.sizes import any_size, set_of_sizes, way_of
 from torch_ref.compare.stress import LAYOUT, stressed
 from torch_ref.compare.twin import Draw, Twin, Values
 
-# 2^14 float64 numbers are 128 KiB: a shard's values and bounds stay in the cache.
-SHARD = 16_384
+# Drawn together: each stratum's part is large enough that numbers and not calls take the time.
+SHARD = 65_536
+# Judged together: 2^14 float64 numbers are 128 KiB, so values and bounds stay in the cache.
+CHUNK = 16_384
 # A probe of so many cases tells a batched twin, whose loss then has so many numbers.
 PROBE = 5
 
@@ -47,10 +49,22 @@ class Batch:
 
     @property
     def thoroughly(self) -> bool:
-        """Whether to check all that a twin must keep to: of a batched one on the first two shards
+        """Whether to check all that a twin must keep to: of a batched one on the first two chunks
         and every 64th."""
-        shard = self.first // SHARD
-        return not self.batched or shard < 2 or shard % 64 == 0
+        chunk = self.first // CHUNK
+        return not self.batched or chunk < 2 or chunk % 64 == 0
+
+    def chunks(self) -> "Iterator[Batch]":
+        """The batch in pieces that are judged together."""
+        for start in range(0, self.count, CHUNK):
+            yield self.part(start, min(CHUNK, self.count - start))
+
+    def part(self, start: int, count: int) -> "Batch":
+        """So many of its cases; of a batched twin."""
+        if (start, count) == (0, self.count):
+            return self
+        cut = {name: value[start : start + count] for name, value in self.inputs.items()}
+        return Batch(cut, self.first + start, count, self.batched)
 
 
 class Cases:
@@ -184,8 +198,10 @@ class Cases:
         zeros = torch.zeros((), dtype=torch.float64, device=self.device)
         for value in values.values():
             if value.is_floating_point() and (value.ndim or not self.batched):
-                of_cases = value.reshape(len(value) if self.batched else 1, -1)
-                by_case = of_cases[:, 0] if of_cases.shape[1] == 1 else (0 * of_cases).sum(1)
+                by_case = value
+                if not self.batched or value.ndim > 1:
+                    cases = len(value) if self.batched else 1
+                    by_case = (0 * value).reshape(cases, -1).sum(1)
                 # 0 times a finite number is 0, and NaN otherwise: cheaper than asking for each
                 zeros = torch.add(zeros, by_case, alpha=0)
         return zeros == 0

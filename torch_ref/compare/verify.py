@@ -4,7 +4,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial, reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -188,7 +189,25 @@ class Judge:
             return self.report(wanted, explain=explain)
 
     def judge(self, batch: Batch) -> None:
-        """Judge all quantities on a batch; in halves where it does not fit into memory."""
+        """Judge all quantities on a batch: compiled, or chunk by chunk."""
+        first_case = f"{self.seed}:{batch.first}"
+        in_chunks = partial(self._in_chunks, batch)
+        found = self.compiled(batch, first_case, in_chunks) if self.compiled else None
+        if found:
+            self.recorder.said.say(notes=self.cases.notes)
+            self.add(*found)
+            return
+        for chunk in batch.chunks():
+            self._judge_in_memory(chunk)
+
+    def _in_chunks(self, batch: Batch) -> tuple[list[Tally], int]:
+        """What the chunks of a batch give, one by one."""
+        judged = [self._plainly(chunk) for chunk in batch.chunks()]
+        of_quantities = zip(*(tallies for tallies, _ in judged), strict=True)
+        return [reduce(add, tallies) for tallies in of_quantities], sum(k for _, k in judged)
+
+    def _judge_in_memory(self, batch: Batch) -> None:
+        """Judge a chunk plainly; in halves where it does not fit into memory."""
         try:
             self._judge(batch)
         except torch.OutOfMemoryError as error:
@@ -201,15 +220,11 @@ class Judge:
             return
         torch.cuda.empty_cache()
         half = batch.count // 2
-        for start, count in ((0, half), (half, batch.count - half)):
-            part = {n: value[start : start + count] for n, value in batch.inputs.items()}
-            self.judge(replace(batch, inputs=part, first=batch.first + start, count=count))
+        self._judge_in_memory(batch.part(0, half))
+        self._judge_in_memory(batch.part(half, batch.count - half))
 
     def _judge(self, batch: Batch) -> None:
-        first_case = f"{self.seed}:{batch.first}"
-        plainly = cache(partial(self._plainly, batch, first_case))
-        found = self.compiled(batch, first_case, plainly) if self.compiled else None
-        tallies, kinks = found or plainly()
+        tallies, kinks = self._plainly(batch)
         self.recorder.said.say(notes=self.cases.notes)
         self.example = self.example or _first_case(batch)
         self.add(tallies, kinks)
@@ -217,9 +232,10 @@ class Judge:
         kept = self.suspects if wrong else self.unsuspected
         kept.add(batch, "" if batch.batched else self.cases.stratum(batch.first))
 
-    def _plainly(self, batch: Batch, first_case: str) -> tuple[list[Tally], int]:
+    def _plainly(self, batch: Batch) -> tuple[list[Tally], int]:
         """A tally of each quantity, and how many cases are at kinks."""
         quantities, kinks = compared(self.recorder, batch)
+        first_case = f"{self.seed}:{batch.first}"
         tallies = [
             tally(name, one, first_case=first_case, batched=batch.batched, kinks=kinks)
             for name, one in quantities.items()

@@ -18,7 +18,7 @@ from torch_ref.compare.verify import Judge
 ONE_CASE_SHARD = 128  # cases of a one-case twin, some milliseconds each
 # A line takes some 8 KB and one fsync (milliseconds): a sweep of many cases has larger shards, of
 # up to so many smallest ones, once its ledger would have more than so many lines.
-MOST_TOGETHER, MANY_LINES = 64, 4096
+MOST_TOGETHER, MANY_LINES = 16, 4096
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 

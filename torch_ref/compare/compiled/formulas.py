@@ -73,8 +73,14 @@ def columns(answers: Answers, names: Sequence[str]) -> list[Tensor]:
     In the order of the arguments: the inputs, and of each quantity what the hand gave, what
     autograd gave and what the hand gives in float64.
     """
-    values = (value.double() for value in _given(answers, names))
-    return [row for value in values for row in value.reshape(len(value), -1).t().contiguous()]
+    return [row for value in _given(answers, names) for row in _rows(value.double())]
+
+
+def _rows(value: Tensor) -> Iterable[Tensor]:
+    """Of each number of a case those of all cases, one after the other in memory."""
+    if value.ndim == 1:
+        return (value.contiguous(),)
+    return value.reshape(len(value), -1).t().contiguous()
 
 
 def _given(answers: Answers, names: Sequence[str]) -> list[Tensor]:

@@ -16,7 +16,7 @@ COMPILED_FROM = 2_000_000
 # How far the means over a shard may be apart: see the package's docstring.
 DECIDED, DIGITS = 1e-3, 1e-2
 
-HELD = 512
+HELD = 128
 
 Found = tuple[list[Tally], int]  # a tally of each quantity, and how many cases are at kinks
 
@@ -57,7 +57,9 @@ class Compiled:
 
     def _hold(self, found: Found, plain: Found) -> None:
         """Compare what the two ways gave for a batch."""
-        if found[1] == plain[1] and all(map(_alike, found[0], plain[0])):
+        (tallies, kinks), (expected, expected_kinks) = found, plain
+        same = (kinks, len(tallies)) == (expected_kinks, len(expected))
+        if same and all(map(_alike, tallies, expected)):
             return
         self.usable = False
         warnings.warn(

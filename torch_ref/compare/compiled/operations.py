@@ -65,6 +65,24 @@ class Operations:
     def aten_reciprocal(self, value: Symbols) -> Symbols:
         return self._apply("divide", 1.0, value)
 
+    def aten_rsqrt(self, value: Symbols) -> Symbols:
+        return self.aten_reciprocal(self._apply("sqrt", value))
+
+    def aten_square(self, value: Symbols) -> Symbols:
+        return self._apply("multiply", value, value)
+
+    def aten_pow(self, value: Symbols, exponent: Any) -> Symbols:
+        """Of the exponents for which torch multiplies and takes roots, too."""
+        if exponent not in (-2, -1, -0.5, 0, 0.5, 1, 2, 3):
+            return NotImplemented
+        if exponent == 0:
+            return np.full(value.shape, 1.0, dtype=object)
+        if exponent < 0:
+            return self.aten_reciprocal(self.aten_pow(value, -exponent))
+        if exponent == 0.5:
+            return self._apply("sqrt", value)
+        return reduce(self._plain("multiply"), [value] * int(exponent))
+
     def aten_log10(self, value: Symbols) -> Symbols:
         return self._apply("multiply", self._apply("log", value), 1 / math.log(10))
 
@@ -83,6 +101,15 @@ class Operations:
         is_nan = self._apply("not_equal", left, left)
         takes_left = self._apply("logical_or", is_nan, self._apply("greater", left, right))
         return self._apply("where", takes_left, left, right)
+
+    def aten_minimum(self, left: Symbols, right: Symbols) -> Symbols:
+        """The smaller, and NaN where one is NaN."""
+        is_nan = self._apply("not_equal", left, left)
+        takes_left = self._apply("logical_or", is_nan, self._apply("less", left, right))
+        return self._apply("where", takes_left, left, right)
+
+    def aten_relu(self, value: Symbols) -> Symbols:
+        return self.aten_clamp(value, 0.0)
 
     def aten_clamp(self, value: Symbols, min: Any = None, max: Any = None) -> Symbols:
         if min is not None:
@@ -174,6 +201,12 @@ class Operations:
         self, value: Symbols, axes: Sequence[int] | None = None, keepdim: bool = False
     ) -> Symbols:
         return self._along("add", value, axes, keepdim)
+
+    def aten_mean(
+        self, value: Symbols, axes: Sequence[int] | None = None, keepdim: bool = False
+    ) -> Symbols:
+        summed = self._along("add", value, axes, keepdim)
+        return self._apply("divide", summed, float(value.size // summed.size))
 
     def aten_any(self, value: Symbols, axis: int | None = None, keepdim: bool = False) -> Symbols:
         return self._along("logical_or", value, None if axis is None else [axis], keepdim)

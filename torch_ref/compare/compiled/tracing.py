@@ -62,11 +62,10 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
             symbols = operation(*places, **by_name)
         except TypeError as error:  # an argument that the operation here does not take
             raise CannotCompileError(f"it uses {func} in a way that is not known") from error
-        kept = result.dtype in (torch.float64, torch.bool)
-        if symbols is NotImplemented or not kept:
+        if result.dtype not in (torch.float64, torch.bool):
             raise CannotCompileError(f"it computes in {result.dtype}")
         symbols = np.asarray(symbols, dtype=object)
-        if symbols.shape != tuple(result.shape):
+        if symbols.shape != tuple(result.shape):  # NotImplemented has none
             raise CannotCompileError(f"it uses {func} in a way that is not known")
         self._known[id(result)] = result, symbols
         return result

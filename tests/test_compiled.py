@@ -1,0 +1,456 @@
+"""The compiled judge says what the plain one says, or leaves the judging to it."""
+
+import ctypes
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torch_ref.assignment import assignment_twin
+from torch_ref.compare import Draw, Twin
+from torch_ref.compare.cases import SHARD
+from torch_ref.compare.compiled import Compiled, judging, tracing
+from torch_ref.compare.compiled.algebra import _OF_NUMBERS, Algebra
+from torch_ref.compare.compiled.emit import FLAGS
+from torch_ref.compare.compiled.formulas import formulas
+from torch_ref.compare.compiled.tracing import CannotCompileError, Tracing
+from torch_ref.compare.report import Report
+from torch_ref.compare.twin import Values
+from torch_ref.compare.verdict import Tally
+from torch_ref.compare.verify import Judge
+from torch_ref.native.c_math import functions
+from torch_ref.native.compiler import NoCompilerError, find_compiler, library
+from torch_ref.native.symbols import Symbol, in_order
+
+CPU = torch.device("cpu")
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 3.0, 1e-320, 1e308, -1e308, math.inf, -math.inf, math.nan)
+
+
+@pytest.fixture(autouse=True)
+def compiler() -> None:
+    try:
+        find_compiler()
+    except NoCompilerError as missing:
+        pytest.skip(str(missing))
+
+
+def value_of(output: Any, arguments: dict[str, Any]) -> Any:
+    """What formulas come to for these arguments, by NumPy."""
+    known: dict[Any, Any] = {}
+    with np.errstate(all="ignore"):
+        for symbol in in_order([output]):
+            if symbol.operation == "argument":
+                known[symbol] = np.asarray(arguments[symbol.operands[0]])
+            else:
+                operands = (known.get(operand, operand) for operand in symbol.operands)
+                known[symbol] = _OF_NUMBERS[symbol.operation](*operands)
+    return known.get(output, output)
+
+
+# what torch's operations are taken down as --------------------------------------------------------
+
+BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": lambda a, b: torch.add(a, b, alpha=0.25),
+    "sub": lambda a, b: torch.sub(a, b, alpha=0.5),
+    "rsub": lambda a, b: torch.rsub(a, b),
+    "number minus": lambda a, b: 2 - a,
+    "mul": torch.mul,
+    "div": torch.div,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "relu": lambda a, b: a.relu() + b,
+    "powers": lambda a, b: a**2 + b**3 + a.square() + b**0,
+    "roots": lambda a, b: a.abs() ** 0.5 + b**-1,
+    "reciprocal powers": lambda a, b: a**-2 + b.abs().rsqrt(),
+    "copysign": torch.copysign,
+    "where": lambda a, b: torch.where(a > b, a, b),
+    "and": lambda a, b: ((a > 0) & (b < 1)).double(),
+    "or": lambda a, b: ((a > 0) | ~(b < 1)).double(),
+    "times": lambda a, b: ((a > 0) * (b < 1)).double(),
+    "finite": lambda a, b: a.isfinite().double() - b.isfinite().double(),
+    "infinite": lambda a, b: a.isinf().double() + 2 * b.isnan().double(),
+    "equal": lambda a, b: (a == b).double() + 2 * (a != b).double(),
+    "order": lambda a, b: (a <= b).double() + 2 * (a >= b).double(),
+    "abs": lambda a, b: a.abs() + b.neg().abs(),
+    "clamp": lambda a, b: a.clamp(-1, 1) + b.clamp(min=0.5),
+    "nan_to_num": lambda a, b: a.nan_to_num(nan=7.0) + b.nan_to_num(nan=1.0, posinf=2.0),
+    "reciprocal": lambda a, b: a.reciprocal() * b,
+    "sqrt": lambda a, b: a.sqrt() + b.abs().sqrt(),
+    "moved": lambda a, b: torch.stack((a, b), 1)[:, 1:].squeeze(1),
+    "joined": lambda a, b: torch.cat((a[:, None], b.unsqueeze(1)), 1).t().permute(1, 0)[:, 0],
+    "summed": lambda a, b: torch.stack((a, b, a)).sum(0),
+    "mean": lambda a, b: torch.stack((a, b, a), 1).mean(1) + torch.stack((a, b)).mean(0),
+    "largest": lambda a, b: torch.stack((a, b, a), 1).amax(1),
+    "any": lambda a, b: torch.stack((a > 0, b > 0)).any(0).double(),
+    "expanded": lambda a, b: (a[:, None].expand(-1, 3) * b[:, None]).select(1, 2).view(-1),
+}
+CLOSE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "exp": lambda a, b: (a / 10).clamp(max=700).exp() + 0 * b,
+    "log": lambda a, b: a.abs().log() + 0 * b,
+    "log1p": lambda a, b: a.abs().log1p() + 0 * b,
+    "log10": lambda a, b: b.abs().log10(),
+    "sigmoid": lambda a, b: a.sigmoid() * b,
+}
+
+
+def taken_down(function: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """The formula for one case."""
+    trace = Tracing()
+    a, b = (torch.rand(tracing.CASES, dtype=torch.float64) + 0.5 for _ in range(2))
+    trace.argument(a, [["a"], ["other_a"]])
+    trace.argument(b, [["b"], ["other_b"]])
+    with trace:
+        result = function(a, b)
+    return trace.symbols(result)[0]
+
+
+@pytest.mark.parametrize("name", list(BINARY))
+def test_operations_are_what_torch_computes(name: str) -> None:
+    pairs = torch.tensor([(a, b) for a in SPECIAL for b in SPECIAL], dtype=torch.float64)
+    a, b = pairs.unbind(1)
+    expected = BINARY[name](a, b).numpy()
+    found = np.broadcast_to(
+        value_of(taken_down(BINARY[name]), {"a": a.numpy(), "b": b.numpy()}), expected.shape
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("name", list(CLOSE))
+def test_functions_are_what_torch_computes(name: str) -> None:
+    a, b = torch.linspace(-50, 50, 1001, dtype=torch.float64), torch.full((1001,), 3.0).double()
+    expected = CLOSE[name](a, b).numpy()
+    found = value_of(taken_down(CLOSE[name]), {"a": a.numpy(), "b": b.numpy()})
+    np.testing.assert_allclose(found, expected, rtol=1e-15 * 8)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda a, b: a if bool((a > b).any()) else b, "it looks at its numbers"),
+        (lambda a, b: a.float().double(), "it computes in torch.float32"),
+        (lambda a, b: torch.lgamma(a), "it uses aten.lgamma"),
+        (lambda a, b: a.clone().mul_(b), "it uses aten.mul_"),
+        (lambda a, b: a**0.3, "in a way that is not known"),
+        (lambda a, b: torch.div(a, b, rounding_mode="floor"), "in a way that is not known"),
+        (lambda a, b: torch.stack((a, b)).max(0)[0], "it uses aten.max"),
+    ],
+)
+def test_what_is_no_formula_is_said(function: Any, why: str) -> None:
+    with pytest.raises(CannotCompileError, match=why):
+        taken_down(function)
+
+
+NUMBERS = st.one_of(st.sampled_from(SPECIAL), st.floats(-10, 10))
+TWO = ("add", "subtract", "multiply", "divide", "copysign")
+COMPARED = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+
+
+@st.composite
+def numbers(draw: Any, algebra: Algebra, depth: int = 4) -> tuple[Any, Any]:
+    """A formula as the algebra writes it, and as it was asked for."""
+    if not depth or draw(st.booleans()):
+        name = draw(st.sampled_from(("a", "b", "")))
+        number = algebra.symbol("argument", name) if name else draw(NUMBERS)
+        return number, number
+    kind = draw(st.sampled_from(("abs", "negative", "where", *TWO)))
+    plain = Algebra.symbol
+    if kind == "where":
+        condition, asked = draw(conditions(algebra, depth - 1))
+        (yes, yes_asked), (no, no_asked) = (draw(numbers(algebra, depth - 1)) for _ in range(2))
+        written = algebra.apply("where", condition, yes, no)
+        return written, plain(algebra, "where", asked, yes_asked, no_asked)
+    count = 1 if kind in ("abs", "negative") else 2
+    parts = [draw(numbers(algebra, depth - 1)) for _ in range(count)]
+    written = algebra.apply(kind, *(part[0] for part in parts))
+    return written, plain(algebra, kind, *(part[1] for part in parts))
+
+
+@st.composite
+def conditions(draw: Any, algebra: Algebra, depth: int) -> tuple[Any, Any]:
+    plain = Algebra.symbol
+    kind = draw(st.sampled_from((*COMPARED, "logical_and", "logical_or", "logical_not")))
+    if kind in COMPARED or not depth:
+        kind = kind if kind in COMPARED else "less"
+        parts = [draw(numbers(algebra, max(depth - 1, 0))) for _ in range(2)]
+    else:
+        count = 1 if kind == "logical_not" else 2
+        parts = [draw(conditions(algebra, depth - 1)) for _ in range(count)]
+    written = algebra.apply(kind, *(part[0] for part in parts))
+    return written, plain(algebra, kind, *(part[1] for part in parts))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_the_algebra_changes_no_number(data: st.DataObject) -> None:
+    algebra = Algebra()
+    written, asked = data.draw(numbers(algebra))
+    grid = np.array([(a, b) for a in SPECIAL for b in SPECIAL])
+    arguments = {"a": grid[:, 0], "b": grid[:, 1]}
+    found, expected = (
+        np.broadcast_to(value_of(one, arguments), len(grid)) for one in (written, asked)
+    )
+    np.testing.assert_array_equal(found, expected)
+    if isinstance(written, Symbol) and algebra.is_size(written):
+        assert not (found < 0).any()
+
+
+# twins --------------------------------------------------------------------------------------------
+
+
+def rows_of_three(draw: Draw) -> Values:
+    shape = (draw.cases, 3)
+    return {"x": draw.normal(shape=shape), "w": draw.normal(shape=shape), "t": draw.normal()}
+
+
+def squared_error(values: Values) -> Values:
+    y = (values["x"] * values["w"]).sum(1)
+    p = y.sigmoid()
+    return {"y": y, "p": p, "loss": (p - values["t"]) ** 2}
+
+
+def squared_error_backward(values: Values) -> Values:
+    p = 1 / (1 + torch.exp(-(values["x"] * values["w"]).sum(1)))
+    dp = 2 * (p - values["t"])
+    dy = dp * p * (1 - p)
+    return {"p": dp, "y": dy, "x": dy[:, None] * values["w"], "w": dy[:, None] * values["x"]}
+
+
+SMALL = Twin("small", rows_of_three, squared_error, squared_error_backward)
+
+
+def judge_of(twin: Twin, dtype: torch.dtype = torch.float64, seed: int = 0) -> Judge:
+    judge = Judge(twin, dtype, CPU, seed)
+    judge.expect(judging.COMPILED_FROM)
+    return judge
+
+
+def both_ways(judge: Judge, shard: int) -> tuple[list[Tally], list[Tally]] | None:
+    """What the compiled judge finds in a shard, if it is for it to judge, and the plain one."""
+    batch = judge.cases.batch(shard, 10**9)
+    first_case = f"{judge.seed}:{batch.first}"
+    plain = judge._in_chunks(batch)
+    assert judge.compiled is not None
+    found = judge.compiled(batch, first_case, lambda: plain)
+    if found is None:
+        return None
+    assert found[1] == plain[1]
+    return found[0], plain[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_compiled_judge_counts_as_the_plain_one_does(dtype: torch.dtype) -> None:
+    """The dtype's rounding is far larger than float64's, so hardly a number may be another."""
+    judge = judge_of(SMALL, dtype)
+    for shard in (0, 7):
+        both = both_ways(judge, shard)
+        assert both is not None
+        for one, plain in zip(*both, strict=True):
+            assert (one.name, one.elements, one.wrong) == (plain.name, plain.elements, 0)
+            assert abs(one.decided - plain.decided) <= 2
+            moved = np.abs(np.subtract(one.histogram, plain.histogram))
+            assert moved.sum() <= 1e-3 * one.elements
+            assert one.worst_ratio == pytest.approx(plain.worst_ratio, rel=1e-6)
+            assert one.worst["case"] == plain.worst["case"]
+            assert one.worst["element"] == plain.worst["element"]
+            for number in ("manual", "reference", "tolerance"):
+                assert one.worst[number] == pytest.approx(plain.worst[number], rel=1e-9)
+            assert one.digits_manual == pytest.approx(plain.digits_manual, rel=1e-6)
+            assert one.digits_reference == pytest.approx(plain.digits_reference, rel=1e-6)
+            np.testing.assert_allclose(
+                dataclasses.astuple(one.pool), dataclasses.astuple(plain.pool), rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_assignment_is_judged_alike(dtype: torch.dtype) -> None:
+    """float32 overflows in every shard, float64 in none: both kinds of formulas are used."""
+    judge = judge_of(assignment_twin(), dtype)
+    for shard in (0, 5):
+        both = both_ways(judge, shard)
+        assert both is not None
+        for one, plain in zip(*both, strict=True):
+            assert one.wrong == plain.wrong == 0
+            assert abs(one.decided - plain.decided) <= 1e-3 * SHARD
+            assert one.digits_manual == pytest.approx(plain.digits_manual, rel=1e-3)
+            assert one.digits_reference == pytest.approx(plain.digits_reference, rel=1e-3)
+            assert 0 < one.worst_ratio <= 1
+    assert judge.compiled is not None
+    assert judge.compiled.usual == (dtype == torch.float64)
+
+
+def reported(judge: Judge, shards: int) -> Report:
+    for shard in range(shards):
+        judge.judge(judge.cases.batch(shard, shards * SHARD))
+    return judge.report(shards * SHARD, explain=False)
+
+
+def wrong_in_few(values: Values) -> Values:
+    right = squared_error_backward(values)
+    return {**right, "y": torch.where(values["t"] > 3.2, 2 * right["y"], right["y"])}
+
+
+def test_what_is_wrong_is_judged_plainly() -> None:
+    twin = replace(SMALL, manual=wrong_in_few)
+    judge, plain = judge_of(twin), Judge(twin, torch.float64, CPU, 0)
+    found, expected = reported(judge, 3), reported(plain, 3)
+    assert found.verdict == "differ"
+    row, same = (next(row for row in one.rows if row.name == "y") for one in (found, expected))
+    assert row == same
+    assert judge.suspects
+
+
+def test_a_shard_is_judged_alike_whoever_does_it_and_after_what() -> None:
+    one, other = judge_of(SMALL, seed=3), judge_of(SMALL, seed=3)
+    for shard in (1, 4, 2):
+        one.judge(one.cases.batch(shard, 10**9))
+    one.forget()
+    for judge in (one, other):
+        judge.judge(judge.cases.batch(4, 10**9))
+    assert one.tallies == other.tallies
+
+
+def over_cases(values: Values) -> Values:
+    return {"loss": values["t"] * values["t"].sum()}
+
+
+def by_place(values: Values) -> Values:
+    return {"loss": values["t"] * torch.arange(len(values["t"]), dtype=torch.float64)}
+
+
+def with_whole(draw: Draw) -> Values:
+    return {"t": draw.normal(), "k": draw.integers(0, 3)}
+
+
+T = {"inputs": lambda draw: {"t": draw.normal()}, "strata": ("ordinary",)}
+
+
+@pytest.mark.parametrize(
+    ("twin", "why"),
+    [
+        (
+            Twin("a", reference=over_cases, manual=lambda v: {"t": 0 * v["t"]}, **T),
+            "a case",
+        ),
+        (Twin("b", reference=by_place, manual=lambda v: {"t": 0 * v["t"]}, **T), "depends on"),
+        (
+            Twin(
+                "c", with_whole, lambda v: {"loss": v["t"] * v["k"]}, lambda v: {"t": 1.0 * v["k"]}
+            ),
+            "no floats",
+        ),
+        (
+            Twin(
+                "d",
+                reference=lambda v: {"loss": torch.lgamma(v["t"].abs() + 1)},
+                manual=lambda v: {"t": torch.digamma(v["t"].abs() + 1) * v["t"].sign()},
+                **T,
+            ),
+            "uses aten.(lgamma|digamma)",
+        ),
+    ],
+)
+def test_what_cannot_be_compiled_is_judged_plainly(twin: Twin, why: str) -> None:
+    judge = judge_of(twin)
+    answers = judge.recorder.answers(judge.cases.batch(0, SHARD))
+    with pytest.raises(CannotCompileError, match=why):
+        formulas(judge.recorder, answers, usual=True)
+    assert reported(judge, 1) == reported(Judge(twin, torch.float64, CPU, 0), 1)
+
+
+def test_without_a_compiler_the_plain_judge_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    judge = judge_of(SMALL)
+    with pytest.warns(RuntimeWarning, match="is not compiled.*no-such-compiler.*name a compiler"):
+        judge.judge(judge.cases.batch(0, 10**9))
+    with warnings.catch_warnings():  # it is said once
+        warnings.simplefilter("error")
+        judge.judge(judge.cases.batch(1, 10**9))
+    assert judge.tallies == plain_tallies(2)
+
+
+def plain_tallies(shards: int) -> dict[str, Tally]:
+    plain = Judge(SMALL, torch.float64, CPU, 0)
+    reported(plain, shards)
+    return plain.tallies
+
+
+def test_a_compiled_judge_that_errs_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Compiled._found
+
+    def fewer_decided(self: Compiled, *args: Any) -> Any:
+        right = found(self, *args)
+        if right is None:
+            return None
+        return [replace(one, decided=one.decided // 2) for one in right[0]], right[1]
+
+    monkeypatch.setattr(Compiled, "_found", fewer_decided)
+    judge = judge_of(SMALL)
+    with pytest.warns(RuntimeWarning, match="compiled judge gave other numbers.*report it"):
+        judge.judge(judge.cases.batch(0, 10**9))
+    judge.judge(judge.cases.batch(1, 10**9))
+    assert judge.tallies == plain_tallies(2)
+
+
+@pytest.fixture
+def held_often(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    places: list[int] = []
+    monkeypatch.setattr(judging, "HELD", 2)
+    monkeypatch.setattr(Compiled, "_hold", lambda *_: places.append(1))
+    return places
+
+
+def test_it_is_held_against_the_plain_way_again_and_again(held_often: list[int]) -> None:
+    judge = judge_of(SMALL)
+    for shard in (1, 2, 3, 4):  # the first, and every second one
+        judge.judge(judge.cases.batch(shard, 10**9))
+    assert len(held_often) == 3
+
+
+def test_few_cases_and_parts_of_shards_are_judged_plainly() -> None:
+    judge = Judge(SMALL, torch.float64, CPU, 0)
+    judge.expect(judging.COMPILED_FROM - 1)
+    assert judge.compiled is None
+    judge = judge_of(SMALL)
+    judge.judge(judge.cases.batch(0, 100))
+    assert judge.compiled is not None
+    assert not judge.compiled._kernels
+
+
+FUNCTIONS = """#include <math.h>
+#include <stdint.h>
+#include <string.h>
+typedef double T;
+{functions}
+void run(int64_t count, const T *x, T *e, T *l, T *s) {{
+  for (int64_t i = 0; i < count; i++) {{
+    const T small = exponential_of_negative(-absolute(x[i]));
+    e[i] = exponential(x[i]);
+    l[i] = natural_logarithm(absolute(x[i]));
+    s[i] = (x[i] >= 0 ? 1.0 : small) / (1.0 + small);
+  }}
+}}
+"""
+
+
+def test_functions_are_as_accurate_as_the_rules_suppose() -> None:
+    """exp, log and sigmoid to 4 unit roundoffs, with the options of the compiled judge."""
+    run = library(FUNCTIONS.format(functions=functions("float64")), FLAGS).run
+    generator = np.random.default_rng(0)
+    x = np.concatenate([generator.uniform(-700, 700, 200_000), generator.uniform(-2, 2, 200_000)])
+    found = np.empty((3, len(x)))
+    run(ctypes.c_int64(len(x)), *(ctypes.c_void_p(each.ctypes.data) for each in (x, *found)))
+    wide = x.astype(np.longdouble)
+    if np.finfo(np.longdouble).eps > 1e-18:
+        pytest.skip("long double is no longer than double here")
+    exact = (np.exp(wide), np.log(np.abs(wide)), 1 / (1 + np.exp(-wide)))
+    for one, right in zip(found, exact, strict=True):
+        assert np.max(np.abs((one - right) / right)) <= 4 * 2.0**-53
