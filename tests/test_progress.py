@@ -42,13 +42,13 @@ def test_a_terminal_shows_how_far_the_work_is(shown: Callable[[bool], str]) -> N
     assert steps[-1] == 100
     # the bar is gone before the report comes
     assert "agree: every difference is rounding" in output
-    assert not BAR.search(output[output.index("assignment, 17,000 cases") :])
+    assert not BAR.search(output[output.index("assignment, 70,000 cases") :])
 
 
 def test_what_is_no_terminal_shows_the_report_alone(shown: Callable[[bool], str]) -> None:
     output = shown(False)
     assert not BAR.search(output)
-    assert output.startswith("assignment, 17,000 cases, float64, cpu, seed 0")
+    assert output.startswith("assignment, 70,000 cases, float64, cpu, seed 0")
 
 
 def test_verify_tells_of_every_shard() -> None:

@@ -318,7 +318,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 def as_rank(monkeypatch: pytest.MonkeyPatch, number: int, world: int, *options: str) -> int:
     monkeypatch.setenv("RANK", str(number))
     monkeypatch.setenv("WORLD_SIZE", str(world))
-    return main(["sweep", "--cases", "60000", "--ledger", "ledger", *options])
+    return main(["sweep", "--cases", "240000", "--ledger", "ledger", *options])
 
 
 def test_a_rank_that_never_comes(
@@ -330,12 +330,12 @@ def test_a_rank_that_never_comes(
     assert not output
     assert errors.startswith(
         "gradtwin: 2 of 4 shards are missing, and nobody is at work on them (rank 1, 2). What is "
-        "finished is kept. Go on with: gradtwin sweep --cases 60000 --ledger ledger "
+        "finished is kept. Go on with: gradtwin sweep --cases 240000 --ledger ledger "
     )
     assert as_rank(monkeypatch, 1, 3) == 0
     assert capsys.readouterr() == ("", "")
     assert as_rank(monkeypatch, 0, 2, "--resume") == 0  # rank 0 of 2 now has what rank 2 of 3 had
-    assert "assignment, 60,000 cases, float64, cpu, seed 0" in capsys.readouterr().out
+    assert "assignment, 240,000 cases, float64, cpu, seed 0" in capsys.readouterr().out
     assert sum(finished("ledger")) == 4
 
 

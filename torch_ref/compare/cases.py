@@ -143,10 +143,7 @@ class Cases:
             self._part(generator, each, stratum, turn, partial(any_size, generator))
             for turn, stratum in enumerate(self.strata)
         ]
-        drawn = {
-            name: torch.stack([part[name] for part in parts], dim=1).flatten(0, 1)[:SHARD]
-            for name in parts[0]
-        }
+        drawn = {name: _by_turns([part[name] for part in parts])[:SHARD] for name in parts[0]}
         check_numbers(self.twin, drawn)  # once and not part by part, which takes longer
         return drawn
 
@@ -213,6 +210,14 @@ class Cases:
         return np.random.Generator(
             np.random.Philox(key=self.seed, counter=[0, 0, int(sizes), counter])
         )
+
+
+def _by_turns(parts: list[Tensor]) -> Tensor:
+    """The first case of each part, the second of each, and so on.
+
+    As stack(parts, dim=1), in half the time: torch copies in blocks where there are three axes.
+    """
+    return torch.stack(parts)[None].transpose(1, 2).flatten(0, 2)
 
 
 def widened(inputs: Values) -> Values:

@@ -2,17 +2,16 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial, reduce
-from operator import add
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.comparison import compared
-from torch_ref.compare.compiled import COMPILED_FROM, Compiled
+from torch_ref.compare.compiled import COMPILED_FROM, Compiled, Found
 from torch_ref.compare.contract import RANDOM
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
@@ -193,46 +192,30 @@ class Judge:
         first_case = f"{self.seed}:{batch.first}"
         in_chunks = partial(self._in_chunks, batch)
         found = self.compiled(batch, first_case, in_chunks) if self.compiled else None
-        if found:
-            self.recorder.said.say(notes=self.cases.notes)
-            self.add(*found)
-            return
-        for chunk in batch.chunks():
-            self._judge_in_memory(chunk)
+        self.add(*(found or in_chunks()))
+        self.recorder.said.say(notes=self.cases.notes)
+        self.example = self.example or _first_case(batch)
 
-    def _in_chunks(self, batch: Batch) -> tuple[list[Tally], int]:
-        """What the chunks of a batch give, one by one."""
-        judged = [self._plainly(chunk) for chunk in batch.chunks()]
-        of_quantities = zip(*(tallies for tallies, _ in judged), strict=True)
-        return [reduce(add, tallies) for tallies in of_quantities], sum(k for _, k in judged)
+    def _in_chunks(self, batch: Batch) -> Found:
+        """What the chunks of a batch give, added up."""
+        return _together([self._in_memory(chunk) for chunk in batch.chunks()])
 
-    def _judge_in_memory(self, batch: Batch) -> None:
-        """Judge a chunk plainly; in halves where it does not fit into memory."""
+    def _in_memory(self, batch: Batch) -> Found:
+        """What a chunk gives; in halves where it does not fit into memory."""
         try:
-            self._judge(batch)
+            return self._plainly(batch)
         except torch.OutOfMemoryError as error:
             if batch.count < 2:
                 raise TwinError(
                     f"{self.twin.name}: a single case does not fit into the memory of "
                     f"{self.device}: make its tensors smaller, or use another device."
                 ) from error
-        else:
-            return
         torch.cuda.empty_cache()
         half = batch.count // 2
-        self._judge_in_memory(batch.part(0, half))
-        self._judge_in_memory(batch.part(half, batch.count - half))
+        parts = batch.part(0, half), batch.part(half, batch.count - half)
+        return _together([self._in_memory(part) for part in parts])
 
-    def _judge(self, batch: Batch) -> None:
-        tallies, kinks = self._plainly(batch)
-        self.recorder.said.say(notes=self.cases.notes)
-        self.example = self.example or _first_case(batch)
-        self.add(tallies, kinks)
-        wrong = any(one.wrong for one in tallies)
-        kept = self.suspects if wrong else self.unsuspected
-        kept.add(batch, "" if batch.batched else self.cases.stratum(batch.first))
-
-    def _plainly(self, batch: Batch) -> tuple[list[Tally], int]:
+    def _plainly(self, batch: Batch) -> Found:
         """A tally of each quantity, and how many cases are at kinks."""
         quantities, kinks = compared(self.recorder, batch)
         first_case = f"{self.seed}:{batch.first}"
@@ -240,6 +223,9 @@ class Judge:
             tally(name, one, first_case=first_case, batched=batch.batched, kinks=kinks)
             for name, one in quantities.items()
         ]
+        wrong = any(one.wrong for one in tallies)
+        kept = self.suspects if wrong else self.unsuspected
+        kept.add(batch, "" if batch.batched else self.cases.stratum(batch.first))
         return tallies, 0 if kinks is None else int(kinks.sum())
 
     def add(self, tallies: Iterable[Tally], kinks: int) -> None:
@@ -314,6 +300,14 @@ class Judge:
         pulls = [self.recorder.pulls_of_constants(batch) for batch in self.cases.batches(FEW)]
         names = set().union(*pulls)
         return {n: sum(pull.get(n, math.inf) for pull in pulls) / len(pulls) for n in names}
+
+
+def _together(found: Sequence[Found]) -> Found:
+    """What parts of a batch give, added up."""
+    tallies: dict[str, Tally] = {}
+    for one in (one for of_part, _ in found for one in of_part):
+        tallies[one.name] = tallies[one.name] + one if one.name in tallies else one
+    return list(tallies.values()), sum(kinks for _, kinks in found)
 
 
 def _first_case(batch: Batch) -> Values:

@@ -4,6 +4,7 @@ What is known without the numbers is worked out here: constants, selections of o
 |x| of what cannot be negative. Nothing is rewritten that could round otherwise.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,12 +23,17 @@ _OF_NUMBERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+# Comparisons of a finite number with itself, and with infinity.
+_OF_FINITE = {"equal": (True, False), "not_equal": (False, True), "less": (False, True)}
+
+
 class Algebra(Graph):
     """All symbols of one trace; `apply` makes them."""
 
     def __init__(self) -> None:
         super().__init__(np.dtype(np.float64))
         self._sizes: dict[Symbol, bool] = {}
+        self._finite: set[Symbol] = set()
 
     def apply(self, operation: str, *operands: Any) -> Any:
         """The operation on symbols, floats and bools."""
@@ -56,9 +62,36 @@ class Algebra(Graph):
             return _without(0.0, operands)
         if operation == "not_equal" and is_condition(first) and _is(operands[1], 0.0):
             return first
-        if operation == "less" and self.is_size(first) and _is(operands[1], 0.0):
+        below = {"less": 0.0, "equal": -math.inf}.get(operation)
+        if below is not None and _is(operands[1], below) and self.is_size(first):
             return False
-        return None
+        return self._of_finite(operation, *operands) if operation in _OF_FINITE else None
+
+    def assume_finite(self, value: Any) -> None:
+        """From now on formulas need only hold where this is no infinity and no NaN."""
+        if not isinstance(value, Symbol) or value in self._finite:
+            return
+        self._finite.add(value)
+        sum_of_sizes = value.operation == "add" and all(map(self.is_size, value.operands))
+        if sum_of_sizes or value.operation in ("abs", "negative"):
+            for operand in value.operands:
+                self.assume_finite(operand)
+
+    def is_finite(self, value: Any) -> bool:
+        """Whether that is known or assumed of a number."""
+        if not isinstance(value, Symbol):
+            return math.isfinite(value)
+        signed = value.operation in ("abs", "negative")
+        return value in self._finite or (signed and self.is_finite(value.operands[0]))
+
+    def _of_finite(self, operation: str, left: Any, right: Any) -> Any:
+        """A comparison of a finite number with itself, or of its size with infinity."""
+        if not self.is_finite(left) or is_condition(left):
+            return None
+        if left is right:
+            return _OF_FINITE[operation][0]
+        sized = operation != "less" or self.is_size(left)
+        return _OF_FINITE[operation][1] if _is(right, math.inf) and sized else None
 
     def _joined(self, both: bool, operands: tuple[Any, ...]) -> Any:
         """What is left of "and" (`both`) or "or"; None if it is all of it."""
@@ -94,9 +127,9 @@ class Algebra(Graph):
         return None
 
     def is_size(self, value: Any) -> bool:
-        """Whether it is known that a number is not negative, unless it is NaN."""
+        """Whether it is known that a number is at least +0, unless it is NaN."""
         if not isinstance(value, Symbol):
-            return bool(value >= 0)
+            return math.copysign(1.0, value) > 0
         if value not in self._sizes:
             self._sizes[value] = self._is_size(value)
         return self._sizes[value]
@@ -110,8 +143,15 @@ class Algebra(Graph):
         if operation in ("add", "multiply", "divide"):
             return all(map(self.is_size, operands))
         if operation == "where":
-            return all(map(self.is_size, operands[1:]))
+            condition, yes, no = operands
+            clamped = condition.operation == "less" and condition.operands == (no, 0.0)
+            return self.is_size(yes) and (self.is_size(no) or (clamped and self._is_gap(no)))
         return operation == "copysign" and self.is_size(operands[1])
+
+    def _is_gap(self, value: Any) -> bool:
+        """Whether it is a size less something, which is -0 nowhere."""
+        subtracted = isinstance(value, Symbol) and value.operation == "subtract"
+        return subtracted and self.is_size(value.operands[0])
 
 
 def is_condition(value: Any) -> bool:

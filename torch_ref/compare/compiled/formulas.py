@@ -111,7 +111,8 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
     tracing = Tracing()
     arguments = _take_arguments(tracing, two, names)
     with torch.no_grad(), tracing:
-        found, sums = _judged(recorder, two, reference, manual, usual)
+        looks = _Usual(tracing) if usual else Blind()
+        found, sums = _judged(recorder, two, reference, manual, looks)
     return _taken_down(tracing, arguments, found, sums)
 
 
@@ -141,12 +142,36 @@ def _take_arguments(tracing: Tracing, two: Answers, names: tuple[str, ...]) -> t
     return tuple(taken)
 
 
+class _Usual(Assuming):
+    """For cases in which nothing overflows; what is assumed makes the formulas shorter."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        super().__init__()
+        self.tracing = tracing
+
+    def are_small(self, sizes: Tensor, largest: float) -> bool:
+        super().are_small(sizes, largest)
+        self.tracing.assume_finite(sizes)
+        return True
+
+    def are_finite(self, value: Tensor) -> bool:
+        super().are_finite(value)
+        self.tracing.assume_finite(value)
+        return True
+
+
 def _judged(
-    recorder: Recorder, two: Answers, reference: GraphModule, manual: GraphModule, usual: bool
+    recorder: Recorder,
+    two: Answers,
+    reference: GraphModule,
+    manual: GraphModule,
+    looks: "_Usual | Blind",
 ) -> tuple[dict[str, Compared], list[Tensor]]:
     """What the plain way computes for two cases, and what is summed over cases."""
     arithmetic = Arithmetic.of(recorder.dtype)
-    looks = Assuming() if usual else Blind()
+    if isinstance(looks, _Usual):
+        for value in two.answer.values():
+            looks.are_finite(value)
     walked = partial(walk, inputs=two.wide, cases=CASES, looks=looks)
     exact = walked(reference, arithmetic=FLOAT64)
     narrow = exact if arithmetic == FLOAT64 else walked(reference, arithmetic=arithmetic)
@@ -156,14 +181,13 @@ def _judged(
             raise CannotCompileError("it has operations without a rule, or computes in two dtypes")
     in_dtype = _sides(narrow)
     fits = {name: side.decided for name, side in in_dtype.items()}
-    if not usual:
+    if not isinstance(looks, _Usual):
         fits = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
     sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, fits, narrow.kinks)
     found = held_together(sides, recorder.dtype)
     sums = [_by_case(term) for one in found.values() for term in _summed(one)]
     kinks = torch.zeros(CASES, dtype=torch.bool) if narrow.kinks is None else narrow.kinks
-    plainly = list(looks.against) if isinstance(looks, Assuming) else []
-    plainly += [~value.isfinite() for value in two.answer.values()] if usual else []
+    plainly = list(looks.against) if isinstance(looks, _Usual) else []
     plainly += [_off(exact, name, value) for name, value in two.known.items()]
     plainly += [_off(by_hand, name, value) for name, value in (two.expected or {}).items()]
     only_plainly = torch.stack([_anywhere(one) for one in plainly]).any(0)

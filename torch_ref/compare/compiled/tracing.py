@@ -45,6 +45,11 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return known[1]
         return np.array(value.tolist(), dtype=object).reshape(value.shape)
 
+    def assume_finite(self, value: Tensor) -> None:
+        """Take formulas down that need only hold where these numbers are finite."""
+        for symbol in self.symbols(value).flat:
+            self.algebra.assume_finite(symbol)
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
