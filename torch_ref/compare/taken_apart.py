@@ -38,6 +38,17 @@ def _variance(
     return (deviation * deviation).sum(axes) / (count - correction)
 
 
+def _sum(value: Tensor, axes: list[int], *, output_dtype: torch.dtype | None = None) -> Tensor:
+    return value.sum(axes, dtype=output_dtype)
+
+
+def _with_new_axes(value: Tensor, shape: list[int], axes: list[int]) -> Tensor:
+    """Repeated along the axes of `shape` that are not among its own, `axes`."""
+    sizes = dict(zip(axes, value.shape, strict=True))
+    placed = value.reshape([sizes.get(axis, 1) for axis in range(len(shape))])
+    return placed if list(placed.shape) == list(shape) else placed.expand(shape)
+
+
 def _shrink_backward(upstream: Tensor, value: Tensor, lambd: float) -> Tensor:
     return torch.where(value.abs() <= lambd, 0.0, upstream)
 
@@ -91,6 +102,10 @@ DECOMPOSITIONS = {
         **core_aten_decompositions(),
         **get_decompositions(_TAKEN_APART),
         torch.ops.prims.var.default: _variance,
+        # ATen's own do the same, and do not make a class at every call
+        torch.ops.prims.sum.default: _sum,
+        torch.ops.prims.div.default: torch.div,
+        torch.ops.prims.broadcast_in_dim.default: _with_new_axes,
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,

@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -113,15 +113,13 @@ def _rounding_of(number: float, dtype: torch.dtype) -> float:
 
 
 def name_of(node: Node) -> str:
-    """The operation's name without its overload, as in "add"."""
-    return _name_of_target(node.target)
-
-
-@cache
-def _name_of_target(target: Any) -> str:
-    if target is operator.getitem:
-        return "getitem"
-    return str(getattr(target, "__name__", target)).split(".")[0]
+    """The operation's name without its overload, as in "add"; looked up often, so kept."""
+    name = node.meta.get("operation")
+    if name is None:
+        target = node.target
+        named = "getitem" if target is operator.getitem else getattr(target, "__name__", target)
+        name = node.meta["operation"] = str(named).split(".")[0]
+    return str(name)
 
 
 def floating(value: Any) -> bool:
