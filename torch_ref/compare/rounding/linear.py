@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from torch_ref.compare.rounding.operation import Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import as_numbers
@@ -174,6 +175,6 @@ def all_multiplied(operation: Operation) -> Bound:
     )
 
 
-def accumulates(operation: Operation) -> bool:
+def accumulates(node: Node) -> bool:
     """Whether an index_put adds to what was there instead of overwriting it."""
-    return len(operation.args) > 3 and bool(operation.args[3])
+    return len(node.args) > 3 and bool(node.args[3])

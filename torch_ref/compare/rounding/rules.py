@@ -1,7 +1,9 @@
 """Which operation is bounded how: the table that GUIDE and README print, made of code."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from torch import Tensor
 from torch.fx import Node
 
 from torch_ref.compare.rounding import linear, pointwise, selection, structure
@@ -65,32 +67,57 @@ _EXACT = (
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
                          "sgn", "max", "min", "sort", "topk",
                          "max_pool2d_with_indices"}  # fmt: skip
+# Of one tensor: it alone moves, and so does its bound.
+_ALONE = COPIES | {"view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "t", "transpose",
+                   "expand", "select", "slice"}  # fmt: skip
 _MOVING = (STRUCTURAL | COPIES) - {"constant_pad_nd", "scatter"}  # these bring numbers of their own
 
 
-def rule_for(operation: Operation) -> Rule:
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a node without any number.
+
+    rounds: whether the operation can round even where its arguments are exact. kinks: whether it
+    reports kinks. moves: whether every number of the result is one of an argument's, so that none
+    can overflow. alone: whether these are those of the first argument. whole: whether an argument
+    may hold integers or booleans.
+    """
+
+    rule: Rule
+    rounds: bool
+    kinks: bool
+    moves: bool
+    alone: bool
+    whole: bool
+
+
+def plan_of(node: Node) -> Plan:
+    """A node's plan, made once: looking it all up takes as long as a small operation."""
+    plan = node.meta.get("plan")
+    if not isinstance(plan, Plan):
+        name = name_of(node)
+        plan = node.meta["plan"] = Plan(
+            _rule_for(node, name),
+            rounds=name not in _EXACT,
+            kinks=name in _KINKED,
+            moves=name in _MOVING,
+            alone=name in _ALONE,
+            whole=any(map(_may_hold_whole, node.all_input_nodes)),
+        )
+    return plan
+
+
+def _rule_for(node: Node, name: str) -> Rule:
     """The rule for an operation; `structure.unknown` where there is none."""
-    name = operation.name
     if name in ("index_put", "_unsafe_index_put"):
-        adds = linear.accumulates(operation)
-        return linear.accumulation if adds else structure.structural
-    if name in ("max", "min") and len(operation.args) < 2:  # of all numbers: no axis, no index
+        return linear.accumulation if linear.accumulates(node) else structure.structural
+    if name in ("max", "min") and len(node.args) < 2:  # of all numbers: no axis, no index
         return selection.extreme
-    if operation.kwargs.get("rounding_mode"):  # a division that jumps
+    if node.kwargs.get("rounding_mode"):  # a division that jumps
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
 
 
-def rounds(node: Node) -> bool:
-    """Whether the operation can round even where its arguments are exact."""
-    return name_of(node) not in _EXACT
-
-
-def has_kinks(node: Node) -> bool:
-    """Whether the operation reports kinks."""
-    return name_of(node) in _KINKED
-
-
-def moves_only(node: Node) -> bool:
-    """Whether every number of the result is one of an argument's, so that none can overflow."""
-    return name_of(node) in _MOVING
+def _may_hold_whole(node: Node) -> bool:
+    value = node.meta.get("val")
+    return not isinstance(value, Tensor) or not value.is_floating_point()

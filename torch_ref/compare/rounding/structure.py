@@ -34,6 +34,16 @@ def structural(operation: Operation) -> Bound:
     return operation.on(args)
 
 
+def moved(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Tensor) -> Tensor:
+    """`structural` for a floating tensor that moves alone, without ado: there are many of these."""
+    value, *rest = args
+    error = error if error.shape == value.shape else error.expand(value.shape)
+    if target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+        return error.reshape(*rest)  # a bound may lie in memory in another order
+    result: Tensor = target(error, *rest, **kwargs)
+    return result
+
+
 def conversion(operation: Operation) -> Bound:
     """Another dtype: whole numbers round where the dtype under test cannot hold them."""
     number, error, result = operation.args[0], operation.errors[0], operation.result
@@ -71,6 +81,10 @@ def converted(whole: Tensor, open_places: Any, dtype: torch.dtype) -> Any:
 
 def constant(operation: Operation) -> Bound:
     """Numbers written in the code: they are rounded to the dtype."""
+    fill = operation.args[1] if operation.name == "full" else None
+    if isinstance(fill, (int, float)) and floating(operation.result):
+        error = operation.arithmetic.rounding_of(fill) * abs(fill)
+        return torch.full_like(operation.result, error, dtype=torch.float64) if error else None
     return constant_bound(operation.result, operation.arithmetic.dtype)
 
 

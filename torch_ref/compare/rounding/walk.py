@@ -12,8 +12,8 @@ from torch.utils import _pytree as pytree
 from torch_ref.compare.rounding.looks import Blind, Looking
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import pointwise
-from torch_ref.compare.rounding.rules import has_kinks, moves_only, rounds, rule_for
-from torch_ref.compare.rounding.structure import constant_bound, opened, unknown
+from torch_ref.compare.rounding.rules import Plan, plan_of
+from torch_ref.compare.rounding.structure import constant_bound, moved, opened, unknown
 from torch_ref.compare.twin import Values
 
 Looks = Looking | Blind
@@ -108,24 +108,26 @@ class _Walker:
         errors = tuple(_errors_of(arg, bound) for arg in node.args)
         target: Any = node.target
         result = target(*args, **kwargs)
-        inexact = any(_is_some(error) for error in errors)
-        if not inexact and not rounds(node) and not has_kinks(node):
+        inexact, plan = any(map(_is_some, errors)), plan_of(node)
+        if not inexact and not plan.rounds and not plan.kinks:
             return result, None
+        if plan.alone and floating(result) and result.dtype == torch.float64:
+            return result, moved(target, args, kwargs, errors[0])
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
         operation = Operation(
             node, args, kwargs, errors, result, arithmetic,
             self.report_kink, self.is_finite, self.looks.may_hold,
         )  # fmt: skip
-        error = self.bound(operation, inexact)
+        error = self.bound(operation, plan, inexact)
         if error is None or not floating(result):
             return result, error
         error, largest = error.double(), arithmetic.largest
-        if moves_only(node):
+        if plan.moves:
             return result, error
         if self.looks.are_small(operation.size + error, largest):
             self.finite[node] = True
             return result, error
-        steady = rule_for(operation) == pointwise and _steady(args, errors)
+        steady = plan.rule == pointwise and _steady(args, errors)
         return _overflowed(result, error, largest, steady)
 
     def arithmetic_of(
@@ -136,8 +138,8 @@ class _Walker:
         if not floating(result) or result.dtype == torch.float64:
             return self.arithmetic
         arithmetic = self.arithmetic.at_least(result.dtype)
-        if arithmetic is self.arithmetic:
-            return arithmetic
+        if arithmetic is self.arithmetic or not any(map(floating, pytree.tree_leaves(args))):
+            return self.arithmetic  # what is made of no floats is exact
         target: Any = node.target
         wide = target(*pytree.tree_map_only(Tensor, _wide, args), **kwargs)
         if wide.dtype == result.dtype:  # asked for by its name: a cast, or numbers in the code
@@ -147,16 +149,16 @@ class _Walker:
         self.narrow.add(result.dtype)
         return arithmetic
 
-    def bound(self, operation: Operation, inexact: bool) -> Bound:
-        rule = rule_for(operation)
+    def bound(self, operation: Operation, plan: Plan, inexact: bool) -> Bound:
+        rule = plan.rule
         if not inexact and not floating(pytree.tree_leaves(operation.result)[0]):
             return None
         if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
-        elif opened(operation, torch.bool):
+        elif plan.whole and opened(operation, torch.bool):
             rule = unknown  # the rules know open masks only
         error = rule(operation)
-        return error if inexact or rounds(operation.node) else None
+        return error if inexact or plan.rounds else None
 
     def is_finite(self, node: Node) -> bool:
         """Whether all numbers of a node's value are finite; most are known to be."""
