@@ -17,12 +17,12 @@ from torch import Tensor
 
 from torch_ref.assignment import assignment_twin
 from torch_ref.compare import Draw, Twin
-from torch_ref.compare.cases import SHARD
-from torch_ref.compare.compiled import Compiled, judging, tracing
-from torch_ref.compare.compiled.algebra import _OF_NUMBERS, Algebra
+from torch_ref.compare.cases import SHARD, Batch
+from torch_ref.compare.compiled import Compiled, algebra, judging, tracing
+from torch_ref.compare.compiled.algebra import _OF_NUMBERS, Algebra, CannotCompileError
 from torch_ref.compare.compiled.emit import FLAGS
 from torch_ref.compare.compiled.formulas import formulas
-from torch_ref.compare.compiled.tracing import CannotCompileError, Tracing
+from torch_ref.compare.compiled.tracing import Tracing
 from torch_ref.compare.report import Report
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Tally
@@ -364,6 +364,118 @@ def test_what_cannot_be_compiled_is_judged_plainly(twin: Twin, why: str) -> None
     with pytest.raises(CannotCompileError, match=why):
         formulas(judge.recorder, answers, usual=True)
     assert reported(judge, 1) == reported(Judge(twin, torch.float64, CPU, 0), 1)
+
+
+HALF = torch.tensor(0.5, dtype=torch.float64)
+
+
+def mask_as_number(values: Values) -> Values:
+    t = values["t"]
+    return {"loss": values["x"] / torch.where(t > 2, HALF, t > -50)}
+
+
+def one_over_mask(values: Values) -> Values:
+    t = values["t"]
+    wrong_half = torch.where(t > 3.6, 0.7 * torch.ones_like(t), HALF)
+    return {"x": 1 / torch.where(t > 2, wrong_half, 1.0)}
+
+
+def rectified(values: Values) -> Values:
+    return {"loss": (values["x"].relu() * values["t"]).maximum(values["t"])}
+
+
+def rectified_backward(values: Values) -> Values:
+    x, t = values["x"], values["t"]
+    one, other = x.relu() * t, t
+    share = torch.where(one > other, t, torch.where(one == other, t / 2, 0 * t))
+    return {"x": share * (x > 0)}
+
+
+def tied_by_constants(values: Values) -> Values:
+    thresholds = torch.tensor([0.5, 0.7, 0.9], dtype=torch.float64)
+    x = values["x"][:, None].expand(-1, 3)
+    return {"loss": torch.where(thresholds > 0.5, x, 2 * x).sum(1)}
+
+
+XT: dict[str, Any] = {"inputs": lambda draw: {"x": draw.normal(), "t": draw.normal()}}
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        Twin("mask", reference=mask_as_number, manual=one_over_mask, stress=(), **XT),
+        Twin("kinks", reference=rectified, manual=rectified_backward, **XT),
+        Twin(
+            "constant kinks",
+            reference=tied_by_constants,
+            manual=lambda v: {"x": torch.full_like(v["x"], 4.0)},
+            **XT,
+        ),
+    ],
+    ids=lambda twin: twin.name,
+)
+def test_masks_and_kinks_are_judged_alike(twin: Twin) -> None:
+    judge = judge_of(twin, seed=3)
+    for shard in range(2):
+        both = both_ways(judge, shard)
+        assert (both is None) == any(one.wrong for one in judge._in_chunks(batch(judge, shard))[0])
+        for one, plain in zip(*both, strict=True) if both else ():
+            assert (one.decided, one.wrong) == (plain.decided, plain.wrong)
+    assert judge.compiled is not None
+    assert any(judge.compiled._kernels.values())
+
+
+def batch(judge: Judge, shard: int) -> Batch:
+    return judge.cases.batch(shard, 10**9)
+
+
+def columns_of_any_number(draw: Draw) -> Values:
+    return {"x": draw.normal(shape=(draw.cases, draw.size(2, 5)))}
+
+
+def test_shards_of_other_sizes_are_compiled_anew() -> None:
+    twin = Twin(
+        "sizes",
+        columns_of_any_number,
+        lambda values: {"loss": (values["x"] ** 2).sum(1)},
+        lambda values: {"x": 2 * values["x"]},
+        stress=(),
+    )
+    judge = judge_of(twin)
+    assert reported(judge, 4).verdict == "agree"
+    assert judge.compiled is not None
+    assert len(judge.compiled._kernels) > 1
+    sizes = {key[0] for key in judge.compiled._kernels if isinstance(key, tuple)}
+    assert len(sizes) > 1
+    kernel = next(kernel for kernel in judge.compiled._kernels.values() if kernel)
+    answers = judge.recorder.answers(batch(judge, 0))
+    wider = replace(answers, wide={"x": torch.ones(SHARD, 9, dtype=torch.float64)})
+    with pytest.raises(ValueError, match="of other shapes"):
+        kernel(wider, "0:0")
+
+
+def test_powers_of_tensors_are_judged_plainly() -> None:
+    twin = Twin(
+        "power",
+        reference=lambda values: {"loss": 2.0 ** values["x"]},
+        manual=lambda values: {"x": math.log(2) * 2.0 ** values["x"]},
+        stress=(),
+        **XT,
+    )
+    judge = judge_of(twin)
+    assert reported(judge, 1).verdict == "agree"
+    assert judge.compiled is not None
+    assert not any(judge.compiled._kernels.values())
+
+
+def test_what_would_take_minutes_to_compile_is_judged_plainly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(algebra, "MOST", 100)
+    judge = judge_of(SMALL)
+    with pytest.raises(CannotCompileError, match="more than 100 operations a case"):
+        formulas(judge.recorder, judge.recorder.answers(batch(judge, 0)), usual=True)
+    assert reported(judge, 1) == reported(Judge(SMALL, torch.float64, CPU, 0), 1)
 
 
 def test_without_a_compiler_the_plain_judge_judges(monkeypatch: pytest.MonkeyPatch) -> None:

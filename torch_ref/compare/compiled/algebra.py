@@ -23,6 +23,13 @@ _OF_NUMBERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+MOST = 200_000  # symbols: from a tenth of that on a C compiler takes half a minute
+
+
+class CannotCompileError(Exception):
+    """The code is more than formulas of single numbers; the message says what it does."""
+
+
 # Comparisons of a finite number with itself, and with infinity.
 _OF_FINITE = {"equal": (True, False), "not_equal": (False, True), "less": (False, True)}
 
@@ -40,6 +47,8 @@ class Algebra(Graph):
         if not any(isinstance(operand, Symbol) for operand in operands):
             with np.errstate(all="ignore"):
                 return _OF_NUMBERS[operation](*operands).item()
+        if len(self.known) > MOST:
+            raise CannotCompileError(f"it takes more than {MOST:,} operations a case")
         known = self._without_the_numbers(operation, operands)
         return self.symbol(operation, *operands) if known is None else known
 
@@ -117,7 +126,7 @@ class Algebra(Graph):
             return yes if condition else no
         if yes is no or (_is_number(yes, no) and repr(yes) == repr(no)):
             return yes
-        if is_condition(yes) or is_condition(no):
+        if is_condition(yes) and is_condition(no):
             otherwise = self.apply("logical_not", condition)
             return self.apply(
                 "logical_or",

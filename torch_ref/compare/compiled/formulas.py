@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from torch_ref.compare.comparison import held_together
-from torch_ref.compare.compiled.algebra import Algebra
-from torch_ref.compare.compiled.tracing import CASES, CannotCompileError, Tracing
+from torch_ref.compare.compiled.algebra import Algebra, CannotCompileError
+from torch_ref.compare.compiled.tracing import CASES, Tracing
 from torch_ref.compare.faithful import is_off
 from torch_ref.compare.pooled import summands
 from torch_ref.compare.reference import gradients_by_autograd, record
@@ -188,6 +188,7 @@ def _judged(
     sums = [_by_case(term) for one in found.values() for term in _summed(one)]
     kinks = torch.zeros(CASES, dtype=torch.bool) if narrow.kinks is None else narrow.kinks
     plainly = list(looks.against) if isinstance(looks, _Usual) else []
+    plainly += [exact.values[n].isfinite() != value.isfinite() for n, value in two.known.items()]
     plainly += [_off(exact, name, value) for name, value in two.known.items()]
     plainly += [_off(by_hand, name, value) for name, value in (two.expected or {}).items()]
     only_plainly = torch.stack([_anywhere(one) for one in plainly]).any(0)

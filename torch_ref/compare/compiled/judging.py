@@ -3,18 +3,20 @@
 import warnings
 from collections.abc import Callable
 
+import torch
+
 from torch_ref.compare.cases import SHARD, Batch
 from torch_ref.compare.compiled.formulas import formulas
 from torch_ref.compare.compiled.kernel import Kernel, compiled
-from torch_ref.compare.compiled.tracing import CannotCompileError
 from torch_ref.compare.sides import Answers, Recorder
+from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Tally
 from torch_ref.native.compiler import NoCompilerError
 
 # Cases from which it is worth the seconds that compiling takes.
 COMPILED_FROM = 2_000_000
 # How far the means over a shard may be apart: see the package's docstring.
-DECIDED, DIGITS = 1e-3, 1e-2
+DECIDED, DIGITS = 1e-4, 2e-3
 
 HELD = 128
 
@@ -33,7 +35,7 @@ class Compiled:
         self.usable = True
         self.usual = True  # whether nothing was seen to overflow so far
         self._held: set[bool] = set()  # the kernels, for the usual and for all, that were
-        self._kernels: dict[tuple[tuple[str, ...], bool], Kernel | None] = {}
+        self._kernels: dict[object, Kernel | None] = {}
 
     def __call__(self, batch: Batch, first_case: str, plainly: Callable[[], Found]) -> Found | None:
         """What judging the batch gives; None where it is for the plain way to judge it.
@@ -72,7 +74,7 @@ class Compiled:
     def _found(self, answers: Answers, first_case: str) -> Found | None:
         if answers.problems or answers.failures or not answers.answer:
             return None
-        key = tuple(answers.answer), self.usual
+        key = _shapes(answers.wide), _shapes(answers.answer), self.usual
         if key not in self._kernels:
             self._kernels[key] = self._compile(answers)
         kernel = self._kernels[key]
@@ -81,8 +83,6 @@ class Compiled:
     def _compile(self, answers: Answers) -> Kernel | None:
         try:
             return compiled(formulas(self.recorder, answers, usual=self.usual))
-        except CannotCompileError:
-            return None
         except NoCompilerError as problem:
             self.usable = False
             warnings.warn(
@@ -92,6 +92,14 @@ class Compiled:
                 stacklevel=2,
             )
             return None
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # CannotCompileError, and what torch or a stranger's code may raise
+            return None
+
+
+def _shapes(values: Values) -> tuple[object, ...]:
+    return tuple((name, value.shape[1:]) for name, value in values.items())
 
 
 def _alike(one: Tally, plain: Tally) -> bool:

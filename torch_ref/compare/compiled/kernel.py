@@ -32,6 +32,8 @@ class Kernel:
         """
         names, quantities = self.formulas.names, len(self.formulas.names)
         rows = columns(answers, names)
+        if len(rows) != len(self.formulas.arguments):
+            raise ValueError("These cases are of other shapes than those that were compiled.")
         pointers = (ctypes.c_void_p * len(rows))(*(row.data_ptr() for row in rows))
         sums = np.zeros(len(self.formulas.sums))
         counts = np.zeros((quantities, len(ENDS) + 1), np.int64)

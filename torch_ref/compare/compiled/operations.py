@@ -37,7 +37,10 @@ class Operations:
             applied = np.frompyfunc(
                 lambda *numbers: self.algebra.apply(operation, *numbers), len(operands), 1
             )
-            return applied(*map(_as_floats, operands))
+            if operation in _LOGICAL and not all(map(_are_conditions, operands)):
+                return NotImplemented
+            with np.errstate(all="ignore"):  # as torch does
+                return applied(*map(_as_floats, operands))
 
         return on_arrays
 
@@ -73,7 +76,7 @@ class Operations:
 
     def aten_pow(self, value: Symbols, exponent: Any) -> Symbols:
         """Of the exponents for which torch multiplies and takes roots, too."""
-        if exponent not in (-2, -1, -0.5, 0, 0.5, 1, 2, 3):
+        if isinstance(exponent, np.ndarray) or exponent not in (-2, -1, -0.5, 0, 0.5, 1, 2, 3):
             return NotImplemented
         if exponent == 0:
             return np.full(value.shape, 1.0, dtype=object)
@@ -138,11 +141,7 @@ class Operations:
         return self._apply("not_equal", value, value)
 
     def aten_to_copy(self, value: Symbols, *, dtype: Any = None, **_: Any) -> Symbols:
-        if dtype in (None, torch.bool) and _are_conditions(value):
-            return value
-        if _are_conditions(value):
-            return self._apply("where", value, 1.0, 0.0)
-        return value if dtype in (None, torch.float64) else NotImplemented
+        return NotImplemented if dtype == torch.bool and not _are_conditions(value) else value
 
     # numbers that move
 
@@ -233,6 +232,7 @@ _PLAIN = {
     "bitwise_and": "logical_and", "logical_and": "logical_and", "bitwise_or": "logical_or",
     "logical_or": "logical_or", "bitwise_not": "logical_not", "logical_not": "logical_not",
 }  # fmt: skip
+_LOGICAL = ("logical_and", "logical_or", "logical_not")
 
 
 def _as_floats(operand: Symbols) -> Symbols:

@@ -9,16 +9,12 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_ref.compare.compiled.algebra import Algebra
+from torch_ref.compare.compiled.algebra import Algebra, CannotCompileError, is_condition
 from torch_ref.compare.compiled.operations import Operations, Symbols
 
 CASES = 2  # that the code is run on: what one case does to another shows
 # These take a shape, and no number.
 _FRESH = {"full_like", "ones_like", "zeros_like", "empty_like", "new_zeros", "new_ones", "new_full"}
-
-
-class CannotCompileError(Exception):
-    """The code is more than formulas of single numbers; the message says what it does."""
 
 
 class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -63,17 +59,32 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
             looks = name == "_local_scalar_dense"
             raise CannotCompileError("it looks at its numbers" if looks else f"it uses {func}")
         places, by_name = pytree.tree_map_only(Tensor, self.symbols, (args, kwargs))
+        if result.dtype == torch.float64:  # what is true counts as 1 there
+            chosen = places[:1] if name == "where" else ()
+            places = (*chosen, *pytree.tree_map(self._as_numbers, places[len(chosen) :]))
         try:
             symbols = operation(*places, **by_name)
         except TypeError as error:  # an argument that the operation here does not take
             raise CannotCompileError(f"it uses {func} in a way that is not known") from error
         if result.dtype not in (torch.float64, torch.bool):
             raise CannotCompileError(f"it computes in {result.dtype}")
+        alike = symbols is not NotImplemented and np.shape(symbols) == tuple(result.shape)
         symbols = np.asarray(symbols, dtype=object)
-        if symbols.shape != tuple(result.shape):  # NotImplemented has none
+        logical = result.dtype == torch.bool
+        if not alike or any(is_condition(symbol) != logical for symbol in symbols.flat):
             raise CannotCompileError(f"it uses {func} in a way that is not known")
         self._known[id(result)] = result, symbols
         return result
+
+    def _as_numbers(self, value: Any) -> Any:
+        """An array's conditions as 0 or 1; anything else as it is."""
+        if not isinstance(value, np.ndarray):
+            return value
+        numbers = np.empty(value.shape, dtype=object)
+        for place, one in np.ndenumerate(value):
+            condition = is_condition(one)
+            numbers[place] = self.algebra.apply("where", one, 1.0, 0.0) if condition else one
+        return numbers
 
     def _depends(self, value: Any) -> bool:
         return isinstance(value, Tensor) and id(value) in self._known

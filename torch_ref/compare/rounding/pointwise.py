@@ -111,7 +111,7 @@ def as_numbers(operation: Operation) -> Operation:
     for i, (arg, error) in enumerate(zip(args, errors, strict=True)):
         if isinstance(arg, Tensor) and not arg.is_floating_point():
             args[i] = arg.double()
-            errors[i] = converted(arg, error, operation.arithmetic.dtype)
+            errors[i] = converted(arg, error, operation)
     return replace(operation, args=tuple(args), errors=tuple(errors))
 
 

@@ -48,7 +48,7 @@ def conversion(operation: Operation) -> Bound:
     """Another dtype: whole numbers round where the dtype under test cannot hold them."""
     number, error, result = operation.args[0], operation.errors[0], operation.result
     if floating(result) and not floating(number):
-        return converted(number, error, operation.arithmetic.dtype)
+        return converted(number, error, operation)
     if floating(result):
         return _narrowed(operation)
     if error is None or not floating(number):
@@ -70,13 +70,18 @@ def _narrowed(operation: Operation) -> Bound:
     return error + arithmetic.unit_roundoff * size + (size > 0) * arithmetic.smallest_normal
 
 
-def converted(whole: Tensor, open_places: Any, dtype: torch.dtype) -> Any:
+def converted(whole: Tensor, open_places: Any, operation: Operation) -> Any:
     """The bound on integers or booleans that become numbers of the dtype; None where exact."""
-    error = (whole.double() - whole.to(dtype).double()).abs()
-    if open_places is not None:
-        size = 1.0 if whole.dtype == torch.bool else torch.inf
-        error = torch.where(open_places != 0, size, error)
-    return error if bool((error > 0).any()) else None
+    if whole.dtype == torch.bool:
+        if open_places is None:
+            return None
+        error = torch.where(open_places, torch.ones_like(whole, dtype=torch.float64), 0.0)
+    else:
+        narrow = whole.to(operation.arithmetic.dtype)
+        error = (whole.double() - narrow.double()).abs()
+        if open_places is not None:
+            error = torch.where(open_places != 0, torch.inf, error)
+    return error if operation.may_hold(error > 0) else None
 
 
 def constant(operation: Operation) -> Bound:

@@ -63,7 +63,7 @@ def walk(
             for name, value, bound in zip(outputs, values, found, strict=True)
         },
         walker.unbounded,
-        walker.kinks,
+        walker.kinks if cases is None or walker.kinks is None else walker.kinks.expand(cases),
         walker.narrow,
     )
 
