@@ -45,7 +45,7 @@ class Arithmetic:
         return replace(self, unit_roundoff=0.0, smallest_normal=0.0)
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, which takes longer to make than a small tensor to add
 class Operation:
     """One operation: its graph node, arguments, the arguments' bounds (in the same nesting), its
     result, and where to report places at which a gradient is a convention (kinks and ties).

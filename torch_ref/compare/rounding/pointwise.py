@@ -175,8 +175,8 @@ def _propagated_by_one(operation: Operation, at: int) -> Tensor:
     number, error = (each.expand(result.shape) for each in (args[at], operation.errors[at]))
     places = torch.stack((number - error, number, number + error))
     values, (slopes,) = _slopes(operation, (*args[:at], places, *args[at + 1 :]), [at])
-    moved = torch.where(error == 0, error, (values - result).abs())
-    bound = torch.maximum(times(error, slopes), moved).amax(0)
+    moved = torch.maximum(error * slopes, (values - result).abs()).amax(0)
+    bound = torch.where(error == 0, error, moved)
     return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)  # an end lies where f is not defined
 
 

@@ -103,9 +103,9 @@ class _Walker:
         raise ValueError("The recorded graph has no output.")
 
     def step(self, node: Node, value: dict[Node, Any], bound: dict[Node, Any]) -> tuple[Any, Bound]:
-        args = tuple(_looked_up(arg, value) for arg in node.args)
+        args = tuple([_looked_up(arg, value) for arg in node.args])
         kwargs = {name: _looked_up(arg, value) for name, arg in node.kwargs.items()}
-        errors = tuple(_errors_of(arg, bound) for arg in node.args)
+        errors = tuple([_errors_of(arg, bound) for arg in node.args])
         target: Any = node.target
         result = target(*args, **kwargs)
         inexact, plan = any(map(_is_some, errors)), plan_of(node)
