@@ -133,7 +133,8 @@ def _graphs(
 
 
 def _take_arguments(tracing: Tracing, two: Answers, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Their names for the first case; the second's begin with OTHER."""
+    """Take the two cases' numbers as arguments: their names for the first case; the second's begin
+    with OTHER."""
     taken: list[str] = []
     for value in _given(two, names):
         own = [f"a{len(taken) + i}" for i in range(value[0].numel())]
@@ -231,8 +232,8 @@ def _taken_down(
     for quantity, one in enumerate(found.values()):
         hand = (arguments.index(each.operands[0]) for each in of_cases(one.manual)[0])
         looked_at = (of_cases(value)[0] for value in (one.judged, one.reference, one.tolerance))
-        for place, formulas in enumerate(zip(hand, *looked_at, strict=True)):
-            elements.append(Element(quantity, place, *formulas))
+        for place, of_one in enumerate(zip(hand, *looked_at, strict=True)):
+            elements.append(Element(quantity, place, *of_one))
     compared = (value for one in found.values() for value in (one.judged, one.tolerance))
     _check_alike(tracing.algebra, [of_cases(value) for value in (*compared, *sums)])
     shapes = tuple(tuple(one.manual.shape[1:]) for one in found.values())

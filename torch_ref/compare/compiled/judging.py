@@ -15,10 +15,10 @@ from torch_ref.native.compiler import NoCompilerError
 
 # Cases from which it is worth the seconds that compiling takes.
 COMPILED_FROM = 2_000_000
-# How far the means over a shard may be apart: see the package's docstring.
-DECIDED, DIGITS = 1e-4, 2e-3
-
+# Which shards are judged both ways, and how far the means over one may be apart: C's exp and log are
+# others than torch's.
 HELD = 128
+DECIDED, DIGITS = 1e-4, 2e-3
 
 Found = tuple[list[Tally], int]  # a tally of each quantity, and how many cases are at kinks
 

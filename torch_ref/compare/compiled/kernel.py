@@ -26,9 +26,9 @@ class Kernel:
 
     def __call__(self, answers: Answers, first_case: str) -> tuple[list[Tally], int] | None:
         """What judging the batch gives, and how many cases are at kinks; None where only the plain
-        way can judge it, or something in it is wrong.
+        way can judge it, where something in it is wrong, and without memory for a block of cases.
 
-        Raises MemoryError.
+        Raises ValueError for cases of other shapes than those that the formulas were made of.
         """
         names, quantities = self.formulas.names, len(self.formulas.names)
         rows = columns(answers, names)
@@ -41,7 +41,7 @@ class Kernel:
         out = (array.ctypes.data for array in (sums, counts, worst, places))
         cases = len(rows[0])
         if self.run(cases, pointers, *out):
-            raise MemoryError("There is no memory for a block of cases.")
+            return None
         *of_quantities, only_plainly, kinks = sums.tolist()
         if only_plainly or (worst[:, 0] > 1).any():
             return None
