@@ -15,8 +15,8 @@ from torch_ref.native.compiler import NoCompilerError
 
 # Cases from which it is worth the seconds that compiling takes.
 COMPILED_FROM = 2_000_000
-# Which shards are judged both ways, and how far the means over one may be apart: C's exp and log are
-# others than torch's.
+# Which shards are judged both ways, and how far the means over one may be apart: the exp and log
+# written in C round otherwise than torch's.
 HELD = 128
 DECIDED, DIGITS = 1e-4, 2e-3
 
