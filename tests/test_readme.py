@@ -25,7 +25,7 @@ INSTEAD = {
     "gradtwin audit": "gradtwin audit",
     "gradtwin new mine": "gradtwin new mine",
     "gradtwin verify mine.py": "gradtwin new mine && gradtwin verify mine.py --cases 20",
-    "gradtwin replay 0:86074": "gradtwin replay 0:86074",
+    "gradtwin replay 0:65846": "gradtwin replay 0:86074",
     "gradtwin verify --report page.html": "gradtwin verify --report page.html --cases 500",
     "gradtwin sweep --cases 1e9 --ledger DIR": "gradtwin sweep --cases 1e3 --ledger DIR",
     "gradtwin experiment volatility": "gradtwin experiment volatility --restarts 1 --steps 1",
