@@ -25,7 +25,7 @@ INSTEAD = {
     "gradtwin audit": "gradtwin audit",
     "gradtwin new mine": "gradtwin new mine",
     "gradtwin verify mine.py": "gradtwin new mine && gradtwin verify mine.py --cases 20",
-    "gradtwin replay 0:65846": "gradtwin replay 0:86074",
+    "gradtwin replay 0:65846": "gradtwin replay 0:65846",
     "gradtwin verify --report page.html": "gradtwin verify --report page.html --cases 500",
     "gradtwin sweep --cases 1e9 --ledger DIR": "gradtwin sweep --cases 1e3 --ledger DIR",
     "gradtwin experiment volatility": "gradtwin experiment volatility --restarts 1 --steps 1",
@@ -35,7 +35,9 @@ INSTEAD = {
     "pytest bench --benchmark-only": "",
     "pytest tests/test_functions.py -rP": "",
     "python bench/false_alarms.py": "",
+    "python bench/overhead.py": "",
     "python bench/power.py": "",
+    "python bench/verify_rate.py": "",
     "python bench/detection_curve.py": "",
 }
 COMMANDS = sorted(set(re.findall(r"`((?:gradtwin|python|pytest) [^`]*)`", README)))

@@ -1,8 +1,9 @@
-"""The benchmark of rates times what it says it times; the rates themselves are not tested."""
+"""The benchmarks of the judge time what they say they time; the times themselves are not tested."""
 
 import pytest
 import torch
 
+import bench.overhead
 import bench.verify_rate
 from bench.verify_rate import MANY, gradcheck_rate, table, verify_rate
 from torch_ref.compare.cases import SHARD
@@ -30,3 +31,13 @@ def test_the_table() -> None:
     assert "| verify | 1,000,000 | 20,000 |  |" in text
     assert "444 MiB" in text
     assert MANY >= COMPILED_FROM
+
+
+def test_what_the_bounds_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.overhead, "CASES", 2)
+    monkeypatch.setattr(bench.overhead, "ROUNDS", 1)
+    twin = next(twin for twin in bench.overhead.twins() if twin.name == "linear")
+    cost = bench.overhead.cost(twin)
+    assert 0 < cost.floor < cost.bounds < cost.verdict
+    text = bench.overhead.table({"linear": cost, "again": cost})
+    assert f"| median | | {cost.bounds / cost.floor:.1f} x |" in text
