@@ -34,6 +34,7 @@ INSTEAD = {
     "pytest -m slow": "",
     "pytest bench --benchmark-only": "",
     "pytest tests/test_functions.py -rP": "",
+    "python bench/exhaustive.py LEDGER": "",
     "python bench/false_alarms.py": "",
     "python bench/overhead.py": "",
     "python bench/power.py": "",
