@@ -11,7 +11,7 @@ and backward are the hand's, one case a call. Writes bench/results/verify_rate.m
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch_ref.compare import DTYPES
 from torch_ref.compare.cases import SHARD
 from torch_ref.compare.compiled import COMPILED_FROM
 from torch_ref.compare.verify import Judge, one_thread
+from torch_ref.report.files import write_whole
 
 RESULT = Path(__file__).parent / "results" / "verify_rate.md"
 CPU = torch.device("cpu")
@@ -60,10 +61,10 @@ def _named(numbers: tuple[Tensor, ...]) -> tuple[dict[str, Tensor], dict[str, Te
 
 def gradcheck_rate(fast: bool) -> tuple[float, float]:
     """Cases a second, and the share that it passes."""
-    cases = [Judge(assignment_twin(), torch.float64, CPU, 0).cases.batch(0, CHECKED)]
+    inputs = Judge(assignment_twin(), torch.float64, CPU, 0).cases.batch(0, CHECKED).inputs
     points = [
         tuple(
-            cases[0].inputs[name][case].clone().requires_grad_(name != "t")
+            inputs[name][case].clone().requires_grad_(name != "t")
             for name in (*manual_bp.PARAMETERS, *manual_bp.INPUTS)
         )
         for case in range(CHECKED)
@@ -120,14 +121,14 @@ def table(rows: list[tuple[str, float, str]], memory: float) -> str:
     return "\n".join([*lines, ""])
 
 
-def main(write: Callable[[str], object] = RESULT.write_text) -> None:
+def main() -> None:
     torch.set_num_threads(1)
     cases = int(float(sys.argv[1])) if len(sys.argv) > 1 else MANY
     rows = []
     for row in measured(cases):
         print(*row, file=sys.stderr, flush=True)
         rows.append(row)
-    write(table(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    write_whole(RESULT, table(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
 
 
 if __name__ == "__main__":

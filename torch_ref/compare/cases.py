@@ -116,24 +116,21 @@ class Cases:
 
     def batch(self, shard: int, cases: int) -> Batch:
         """A shard of a batched twin, cut where there are only so many cases in all."""
-        count = min(SHARD, cases - shard * SHARD)
-        drawn = self.shard(shard)
-        cut = {name: value[:count] for name, value in drawn.items()}
-        return Batch(cut, shard * SHARD, count, True)
+        return self._whole(shard).part(0, min(SHARD, cases - shard * SHARD))
+
+    def _whole(self, shard: int) -> Batch:
+        return Batch(self.shard(shard), shard * SHARD, SHARD, True)
 
     def case(self, index: int) -> Batch:
         """One case; of a batched twin, with a cases dimension of size 1."""
         if self.batched:
-            at = index % SHARD
-            drawn = self.shard(index // SHARD)
-            inputs = {name: value[at : at + 1] for name, value in drawn.items()}
-        else:
-            turn = index // len(self.strata)
-            stratum = self.stratum(index)
-            chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
-            sizes = partial(way_of(chosen), self._generator(chosen, sizes=True))
-            inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
-        return Batch(inputs, index, 1, self.batched)
+            return self._whole(index // SHARD).part(index % SHARD, 1)
+        turn = index // len(self.strata)
+        stratum = self.stratum(index)
+        chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
+        sizes = partial(way_of(chosen), self._generator(chosen, sizes=True))
+        inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
+        return Batch(inputs, index, 1, False)
 
     def shard(self, shard: int) -> Values:
         """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""

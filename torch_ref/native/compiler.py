@@ -13,15 +13,8 @@ from pathlib import Path
 
 # The rules of IEEE 754 hold, so infinities, NaN and the order of sums are as they are written: only
 # errno and the exception flags, which nobody looks at, are given up.
-FLAGS = (
-    "-O3",
-    "-std=c11",
-    "-fPIC",
-    "-shared",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
+STRICT = ("-std=c11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-O3", "-ffp-contract=fast", *STRICT)
 # What not every compiler and machine takes, the best first. Vectors are as long as the machine's:
 # by themselves compilers stop at half of that on some.
 CHOICES = (

@@ -23,15 +23,13 @@ _OF_NUMBERS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-MOST = 200_000  # symbols: from a tenth of that on a C compiler takes half a minute
+MOST = 200_000  # symbols, of all cases; a C compiler would take minutes for more
+# Comparisons of a finite number with itself, and with infinity.
+_OF_FINITE = {"equal": (True, False), "not_equal": (False, True), "less": (False, True)}
 
 
 class CannotCompileError(Exception):
     """The code is more than formulas of single numbers; the message says what it does."""
-
-
-# Comparisons of a finite number with itself, and with infinity.
-_OF_FINITE = {"equal": (True, False), "not_equal": (False, True), "less": (False, True)}
 
 
 class Algebra(Graph):

@@ -11,7 +11,7 @@ enum {{ ARGUMENTS = {arguments}, QUANTITIES = {quantities}, ELEMENTS = {elements
 DATA = """
 static const int quantity_of[] = {{{quantity_of}}}, place_of[] = {{{place_of}}};
 static const int manual_of[] = {{{manual_of}}}, numbers_of[] = {{{numbers_of}}};
-static const T limits[] = {{{limits}}};  /* of the histogram's bins, the last but one's end last */
+static const T limits[] = {{{limits}}};  /* where the histogram's bins end, but for the last */
 """
 # found: judged, reference and tolerance of each element.
 BLOCK_OF = """

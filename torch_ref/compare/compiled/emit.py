@@ -7,6 +7,7 @@ from torch_ref.compare.compiled.c_driver import BLOCK_OF, DATA, DRIVER, HEAD
 from torch_ref.compare.compiled.formulas import Formulas
 from torch_ref.compare.histogram import ENDS
 from torch_ref.native.c_math import FORMATS, functions
+from torch_ref.native.compiler import STRICT
 from torch_ref.native.loops import FORMS, Loops
 from torch_ref.native.stages import Stage, in_stages, work
 from torch_ref.native.symbols import Symbol
@@ -16,16 +17,7 @@ STAGE = 40  # additions a loop: compilers give up on vectors in loops of some hu
 DOUBLE = FORMATS["float64"]
 # The first level makes vectors of these loops, too; the third takes five times as long to compile
 # for a gain that was not measurable.
-FLAGS = (
-    "-O1",
-    "-fno-thread-jumps",
-    "-std=c11",
-    "-fPIC",
-    "-shared",
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
+FLAGS = ("-O1", "-fno-thread-jumps", "-ffp-contract=off", *STRICT)
 
 
 def source(formulas: Formulas) -> str:

@@ -94,7 +94,8 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
     """The formulas for the quantities that the hand gave.
 
     usual: only for cases in which nothing overflows, in half as many operations.
-    Raises CannotCompileError where the twin is more than formulas of single numbers.
+    Raises CannotCompileError where the twin is more than formulas of single numbers, and whatever
+    comes out of recording it.
     """
     names = tuple(answers.answer)
     if answers.expected is None or not all(map(floating, answers.wide.values())):
@@ -107,7 +108,10 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
         known=_first_two(answers.known, names),
         expected=answer if answers.expected is answers.answer else expected,
     )
-    reference, manual = _graphs(recorder, two.wide, names)
+    reference = record(
+        partial(gradients_by_autograd, recorder.twin.reference, names=names), two.wide
+    )
+    manual = record(partial(recorder.by_hand, names=names), two.wide)
     tracing = Tracing()
     arguments = _take_arguments(tracing, two, names)
     with torch.no_grad(), tracing:
@@ -119,17 +123,6 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
 def _first_two(values: Values, names: Iterable[str]) -> Values:
     """Those of the first cases, apart from each other in memory, in float64."""
     return {name: values[name][:CASES].double().clone() for name in names}
-
-
-def _graphs(
-    recorder: Recorder, wide: Values, names: tuple[str, ...]
-) -> tuple[GraphModule, GraphModule]:
-    by_autograd = partial(gradients_by_autograd, recorder.twin.reference, names=names)
-    by_hand = partial(recorder.by_hand, names=names)
-    try:
-        return record(by_autograd, wide), record(by_hand, wide)
-    except Exception as error:  # anything at all can come out of a stranger's code
-        raise CannotCompileError("it cannot be recorded") from error
 
 
 def _take_arguments(tracing: Tracing, two: Answers, names: tuple[str, ...]) -> tuple[str, ...]:

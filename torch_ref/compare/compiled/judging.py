@@ -35,7 +35,7 @@ class Compiled:
         self.usable = True
         self.usual = True  # whether nothing was seen to overflow so far
         self._held: set[bool] = set()  # the kernels, for the usual and for all, that were
-        self._kernels: dict[object, Kernel | None] = {}
+        self._kernels: dict[object, Kernel] = {}
 
     def __call__(self, batch: Batch, first_case: str, plainly: Callable[[], Found]) -> Found | None:
         """What judging the batch gives; None where it is for the plain way to judge it.
@@ -46,7 +46,7 @@ class Compiled:
             return None
         answers = self.recorder.answers(batch)
         found = self._found(answers, first_case)
-        if not found and self.usual:  # something may have overflowed
+        if not found and self.usable and self.usual:  # something may have overflowed
             self.usual = False
             found = self._found(answers, first_case)
         if not found:
@@ -76,13 +76,14 @@ class Compiled:
             return None
         key = _shapes(answers.wide), _shapes(answers.answer), self.usual
         if key not in self._kernels:
-            self._kernels[key] = self._compile(answers)
-        kernel = self._kernels[key]
+            self._compile(key, answers)
+        kernel = self._kernels.get(key)
         return kernel(answers, first_case) if kernel else None
 
-    def _compile(self, answers: Answers) -> Kernel | None:
+    def _compile(self, key: object, answers: Answers) -> None:
+        """Make the kernel; where there can be none both sides are not run for it again."""
         try:
-            return compiled(formulas(self.recorder, answers, usual=self.usual))
+            self._kernels[key] = compiled(formulas(self.recorder, answers, usual=self.usual))
         except NoCompilerError as problem:
             self.usable = False
             warnings.warn(
@@ -91,11 +92,10 @@ class Compiled:
                 RuntimeWarning,
                 stacklevel=2,
             )
-            return None
         except torch.OutOfMemoryError:
             raise
         except Exception:  # CannotCompileError, and what torch or a stranger's code may raise
-            return None
+            self.usable = False
 
 
 def _shapes(values: Values) -> tuple[object, ...]:

@@ -100,15 +100,15 @@ class Operations:
         return self._apply("multiply", self._apply("multiply", upstream, other), result)
 
     def aten_maximum(self, left: Symbols, right: Symbols) -> Symbols:
-        """The larger, and NaN where one is NaN."""
-        is_nan = self._apply("not_equal", left, left)
-        takes_left = self._apply("logical_or", is_nan, self._apply("greater", left, right))
-        return self._apply("where", takes_left, left, right)
+        return self._either("greater", left, right)
 
     def aten_minimum(self, left: Symbols, right: Symbols) -> Symbols:
-        """The smaller, and NaN where one is NaN."""
+        return self._either("less", left, right)
+
+    def _either(self, comparison: str, left: Symbols, right: Symbols) -> Symbols:
+        """The left one where it compares so with the right, and NaN where one is NaN."""
         is_nan = self._apply("not_equal", left, left)
-        takes_left = self._apply("logical_or", is_nan, self._apply("less", left, right))
+        takes_left = self._apply("logical_or", is_nan, self._apply(comparison, left, right))
         return self._apply("where", takes_left, left, right)
 
     def aten_relu(self, value: Symbols) -> Symbols:

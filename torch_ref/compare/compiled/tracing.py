@@ -58,19 +58,19 @@ class Tracing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if operation is None or not isinstance(result, Tensor):
             looks = name == "_local_scalar_dense"
             raise CannotCompileError("it looks at its numbers" if looks else f"it uses {func}")
+        logical = result.dtype == torch.bool
+        if not logical and result.dtype != torch.float64:
+            raise CannotCompileError(f"it computes in {result.dtype}")
         places, by_name = pytree.tree_map_only(Tensor, self.symbols, (args, kwargs))
-        if result.dtype == torch.float64:  # what is true counts as 1 there
+        if not logical:  # what is true counts as 1
             chosen = places[:1] if name == "where" else ()
             places = (*chosen, *pytree.tree_map(self._as_numbers, places[len(chosen) :]))
         try:
             symbols = operation(*places, **by_name)
-        except TypeError as error:  # an argument that the operation here does not take
-            raise CannotCompileError(f"it uses {func} in a way that is not known") from error
-        if result.dtype not in (torch.float64, torch.bool):
-            raise CannotCompileError(f"it computes in {result.dtype}")
+        except TypeError:  # an argument that the operation here does not take
+            symbols = NotImplemented
         alike = symbols is not NotImplemented and np.shape(symbols) == tuple(result.shape)
         symbols = np.asarray(symbols, dtype=object)
-        logical = result.dtype == torch.bool
         if not alike or any(is_condition(symbol) != logical for symbol in symbols.flat):
             raise CannotCompileError(f"it uses {func} in a way that is not known")
         self._known[id(result)] = result, symbols
