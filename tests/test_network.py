@@ -556,7 +556,7 @@ def test_no_gradient_loses_more_than_the_bound_allows(dtype: str) -> None:
     )
     print(f"{dtype}: worst error/bound {worst:.3f}, {decided:.0%} decided; {place}")
     assert worst <= 1, place
-    assert decided > {"float64": 0.9, "float32": 0.7, "bfloat16": 0.1, "float16": 0.5}[dtype]
+    assert decided > {"float64": 0.99, "float32": 0.75, "bfloat16": 0.1, "float16": 0.5}[dtype]
 
 
 TAILS = [-700.0, -300.0, -100.0, -40.0, -17.0, 17.0, 40.0, 100.0, 300.0, 700.0]
