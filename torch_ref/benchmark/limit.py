@@ -26,7 +26,7 @@ SOURCE = """
 #include <string.h>
 
 void copy(long count, const T *from, T *to, int threads) {
-  #pragma omp parallel for num_threads(threads) if(threads > 1)
+  #pragma omp parallel for num_threads(threads) if(parallel: threads > 1)
   for (int part = 0; part < threads; part++) {
     const long start = count * part / threads, end = count * (part + 1) / threads;
     memcpy(to + start, from + start, (end - start) * sizeof(T));
@@ -35,7 +35,7 @@ void copy(long count, const T *from, T *to, int threads) {
 
 T exponentials(long count, const T *from, int threads) {
   T sum = 0;
-  #pragma omp parallel for simd reduction(+:sum) num_threads(threads) if(threads > 1)
+  #pragma omp parallel for simd reduction(+:sum) num_threads(threads) if(parallel: threads > 1)
   for (long i = 0; i < count; i++) sum += EXP(from[i]);
   return sum;
 }
@@ -59,7 +59,7 @@ void NAME(long n, const T *p, const T *X1, const T *X2, const T *R, double *mean
   const T w36=p[7],w46=p[8],w56=p[9],b6=p[10]; \\
   double loss=0,g0=0,g1=0,g2=0,g3=0,g4=0,g5=0,g6=0,g7=0,g8=0,g9=0,g10=0; \\
   _Pragma("omp parallel for simd reduction(+:loss,g0,g1,g2,g3,g4,g5,g6,g7,g8,g9,g10) \\
-          num_threads(threads) if(threads > 1)") \\
+          num_threads(threads) if(parallel: threads > 1)") \\
   for (long i = 0; i < n; i++) { BODY } \\
   const double all[12]={loss,g0,g1,g2,g3,g4,g5,g6,g7,g8,g9,g10}; \\
   for (int k=0; k<12; k++) means[k]=all[k]/n; \\
