@@ -40,6 +40,8 @@ class Program:
 def source(program: Program, forms: Mapping[str, str] = FORMS) -> str:
     """The whole C source; `forms` says how each operation is written."""
     rare = rare_conditions([*program.outputs, *program.watched])
+    # Where none of these is met t/x6, and so what a logarithm is taken of, is a normal number.
+    usual = {**forms, "either_log": forms["either_log of normal"]} if rare else forms
     return "".join(
         (
             _HEAD.format(
@@ -51,7 +53,7 @@ def source(program: Program, forms: Mapping[str, str] = FORMS) -> str:
                 block=BLOCK,
             ),
             functions(program.dtype),
-            _block("usual_block", program, forms, rare),
+            _block("usual_block", program, usual, rare),
             _block("any_block", program, forms, ()) if rare else "#define any_block usual_block\n",
             DRIVER,
         )

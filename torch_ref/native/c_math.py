@@ -1,14 +1,16 @@
 """exp, log and log1p in C that any compiler turns into vector instructions, and nothing else does.
 
-They are plain series after an exact reduction of the argument: no tables, no branches, no calls,
-and every step stays valid under the strict rules of IEEE 754. Each is within 2 ulp, with the
-library's own results at infinities, NaN and zeros; `tests/test_fused.py` measures them. Reductions
-and the correction of log1p as in FDLIBM (Sun Microsystems, 1993).
+They are polynomials after an exact reduction of the argument: no tables, no branches, no calls, and
+every step stays valid under the strict rules of IEEE 754. Each is within 2 ulp, with the library's
+own results at infinities, NaN and zeros; `tests/test_fused.py` measures them. Reductions and the
+correction of log1p as in FDLIBM (Sun Microsystems, 1993); polynomials by economising Taylor's
+(Lanczos, J. Math. Phys. 17, 1938).
 """
 
 import math
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from math import factorial
 
 
@@ -21,8 +23,8 @@ class Format:
     suffix: str  # of a literal and of the library's functions
     bits: int  # of the fraction
     bias: int  # of the exponent
-    exp_degree: int  # of e^r, |r| <= ln(2)/2, to an eighth of a unit roundoff
-    log_terms: int  # of artanh(s), |s| < 0.172, likewise
+    exp_terms: int  # of (e^r - 1 - r)/r^2, so that e^r is off by a fifth of a unit roundoff
+    log_terms: int  # of 2 (artanh(s)/s - 1)/s^2, so that artanh(s) is off by less
     lowest: int  # exp is 0 below
     highest: int  # exp is infinite above
 
@@ -34,8 +36,8 @@ class Format:
 
 
 FORMATS = {
-    "float32": Format("float", "uint32_t", "f", 23, 127, 7, 5, -104, 89),
-    "float64": Format("double", "uint64_t", "", 52, 1023, 13, 11, -746, 710),
+    "float32": Format("float", "uint32_t", "f", 23, 127, 5, 3, -104, 89),
+    "float64": Format("double", "uint64_t", "", 52, 1023, 10, 7, -746, 710),
 }
 
 
@@ -49,11 +51,53 @@ def _ln2(kind: Format) -> tuple[float, float]:
         return head, float(whole - Decimal(head))
 
 
-def _polynomial(coefficients: list[float], variable: str, kind: Format) -> str:
+# A few terms more than any dtype needs, and where the argument then lies: |r| <= ln(2)/2, and
+# s^2 = ((m - 1)/(m + 1))^2 for sqrt(1/2) <= m < sqrt(2).
+EXP_SERIES = [Fraction(1, factorial(n)) for n in range(2, 20)]
+LOG_SERIES = [Fraction(2, 2 * n + 1) for n in range(1, 16)]
+EXP_REACH = (Fraction(-0.3466), Fraction(0.3466))
+LOG_REACH = (Fraction(0), Fraction(0.02945))
+
+
+def economised(
+    series: list[Fraction], reach: tuple[Fraction, Fraction], terms: int
+) -> list[Fraction]:
+    """A polynomial of so many terms, lowest first, that is as near as can be on the way from one
+    end of `reach` to the other: from the highest term on, each is replaced by what is left of it
+    without the Chebyshev polynomial of that degree, whose values are the smallest.
+    """
+    low, high = reach
+    middle, half = (low + high) / 2, (high - low) / 2
+    variable = [-middle / half, 1 / half]  # of the polynomials: -1 to 1 on the way
+    chebyshev = [[Fraction(1)], variable]
+    while len(chebyshev) < len(series):
+        twice = _times([2 * part for part in variable], chebyshev[-1])
+        chebyshev.append(_less(twice, chebyshev[-2]))
+    left = list(series)
+    while len(left) > terms:
+        smallest = chebyshev[len(left) - 1]
+        left = _less(left, [left[-1] / smallest[-1] * part for part in smallest])[:-1]
+    return left
+
+
+def _times(one: list[Fraction], other: list[Fraction]) -> list[Fraction]:
+    product = [Fraction(0)] * (len(one) + len(other) - 1)
+    for i, left in enumerate(one):
+        for j, right in enumerate(other):
+            product[i + j] += left * right
+    return product
+
+
+def _less(one: list[Fraction], other: list[Fraction]) -> list[Fraction]:
+    padded = other + [Fraction(0)] * (len(one) - len(other))
+    return [left - right for left, right in zip(one, padded, strict=True)]
+
+
+def _polynomial(coefficients: list[Fraction], variable: str, kind: Format) -> str:
     """Horner's scheme, lowest coefficient first."""
-    text = kind.number(coefficients[-1])
+    text = kind.number(float(coefficients[-1]))
     for coefficient in reversed(coefficients[:-1]):
-        text = f"({kind.number(coefficient)} + {variable} * {text})"
+        text = f"({kind.number(float(coefficient))} + {variable} * {text})"
     return text
 
 
@@ -61,8 +105,8 @@ def functions(dtype: str) -> str:
     """The C source of the functions for "float32" or "float64"; T is the type there."""
     kind = FORMATS[dtype]
     head, rest = map(kind.number, _ln2(kind))
-    exp_series = [1 / factorial(n) for n in range(2, kind.exp_degree + 1)]
-    log_series = [2 / (2 * n + 1) for n in range(1, kind.log_terms + 1)]
+    exp_series = economised(EXP_SERIES, EXP_REACH, kind.exp_terms)
+    log_series = economised(LOG_SERIES, LOG_REACH, kind.log_terms)
     one = kind.bias << kind.bits
     low_half = {"float32": 0x3F3504F3, "float64": 0x3FE6A09E667F3BCD}[dtype]  # sqrt(1/2)
     whole, offset = f"2^{kind.bits}", kind.number(2**kind.bits + kind.bias)
@@ -116,16 +160,24 @@ static inline T fraction(T x) {{
 }}
 
 /* ln(1 + d) or ln(x): two selected between cost little more than one, computed apart far more.
-   What rounding 1 + d lost comes back as a correction. */
-static inline T either_logarithm(int one_plus, T d, T x) {{
+   What rounding 1 + d lost comes back as a correction. y is 1 + d or x, times a power of two so
+   that it is a normal number, and k the exponent of what it was. */
+static inline T either_of_parts(int one_plus, T d, T y, T k) {{
   const T sum = 1 + d;
   const T lost = (d > 1 ? 1 - (sum - d) : d - (sum - 1)) / sum;
-  const T given = one_plus ? sum : x;
+  const T f = one_plus & (k == 0) ? d : fraction(y);
+  return logarithm_of_parts(k, f, one_plus & (k != 0) ? lost : 0);
+}}
+static inline T either_logarithm_of_normal(int one_plus, T d, T x) {{
+  const T y = one_plus ? 1 + d : x;
+  return either_of_parts(one_plus, d, y, exponent(y));
+}}
+static inline T either_logarithm(int one_plus, T d, T x) {{
+  const T given = one_plus ? 1 + d : x;
   const int small = given < SUBNORMAL;
   const T y = small ? given * {kind.number(2.0 ** (kind.bits + 2))} : given;
   const T k = exponent(y) - (small ? {kind.bits + 2} : 0);
-  const T f = one_plus & (k == 0) ? d : fraction(y);
-  const T result = logarithm_of_parts(k, f, one_plus & (k != 0) ? lost : 0);
+  const T result = either_of_parts(one_plus, d, y, k);
   return given > 0 ? (given < INFINITY ? result : INFINITY) : (given == 0 ? -INFINITY : NAN);
 }}
 static inline T natural_logarithm(T x) {{ return either_logarithm(0, 0, x); }}

@@ -32,6 +32,7 @@ FORMS = {
     "log": "natural_logarithm({})",
     "log1p": "logarithm_of_one_plus({})",
     "either_log": "either_logarithm({}, {}, {})",
+    "either_log of normal": "either_logarithm_of_normal({}, {}, {})",
     "isinf": "infinite({})",
 }
 

@@ -9,7 +9,7 @@ WORK = {"exp": 20, "log": 25, "log1p": 35, "either_log": 45}  # in additions, ro
 CONDITIONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isinf",
               "logical_and", "logical_or", "logical_not"}  # fmt: skip
 
-CHEAP = 2  # conditions that take longer to keep, as numbers, than to compute anew
+CHEAP = 3  # conditions that take longer to keep, as numbers, than to compute anew
 
 
 @dataclass(frozen=True)
