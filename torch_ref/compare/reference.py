@@ -116,6 +116,7 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
             decompositions=DECOMPOSITIONS,
         )
     _without_examples_of_shape(pure)
+    _without_copies(pure)
     pure.graph.eliminate_dead_code()
     pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
     return pure
@@ -126,6 +127,9 @@ _FILLED = {
     torch.ops.aten.ones_like.default: 1,
     torch.ops.aten.zeros_like.default: 0,
 }
+
+
+_SAME = {torch.ops.aten.alias.default, torch.ops.aten.detach.default}
 
 
 def _without_examples_of_shape(graph: GraphModule) -> None:
@@ -144,6 +148,13 @@ def _without_examples_of_shape(graph: GraphModule) -> None:
             )
         filled.meta = dict(node.meta)
         node.replace_all_uses_with(filled)
+
+
+def _without_copies(graph: GraphModule) -> None:
+    """Other names for a value, which keep or cut the graph of autograd, are that value."""
+    for node in graph.graph.nodes:
+        if node.target in _SAME:
+            node.replace_all_uses_with(node.args[0])
 
 
 def same_answers(left: Values, right: Values) -> bool:

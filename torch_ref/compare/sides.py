@@ -16,7 +16,8 @@ from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
-from torch_ref.compare.rounding.walk import LOOKING, Looks
+from torch_ref.compare.rounding.looks import Looks
+from torch_ref.compare.rounding.walk import LOOKING
 from torch_ref.compare.said import Said
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from torch_ref.compare.rounding.operation import Bound, Operation, floating
-from torch_ref.compare.rounding.pointwise import as_numbers
+from torch_ref.compare.rounding.pointwise import as_numbers, plus
 
 # The arguments that are multiplied with each other; a third one (a bias) is added.
 MATRIX_PRODUCTS = {"mm", "bmm", "mv", "dot"}  # of as many terms everywhere as a row has
@@ -37,15 +37,15 @@ def reduction(operation: Operation) -> Bound:
     result, arithmetic = operation.result, operation.arithmetic
     terms = _terms(operation)
     weights = operation.args[1:]
-    sizes = operation.call(operation.args[0].abs() + operation.error(0), *weights)
-    bound: Tensor = growth(terms) * arithmetic.unit_roundoff * sizes
+    error = operation.errors[0]
+    sizes = operation.call(plus(error, operation.args[0].abs()), *weights)
+    carried = 0.0 if error is None else operation.call(error, *weights)
+    bound: Tensor = carried + growth(terms) * arithmetic.unit_roundoff * sizes
     if operation.name not in ("sum", "cumsum"):  # divided by n: one rounding more, and underflow
         small = (result.abs() <= 2 * arithmetic.smallest_normal) & (sizes > 0)
         bound = (
             bound + arithmetic.unit_roundoff * sizes + small.double() * arithmetic.smallest_normal
         )
-    if operation.errors[0] is not None:
-        bound = bound + operation.call(operation.errors[0], *weights)
     return bound
 
 

@@ -3,21 +3,40 @@
 What comes out is the same, whoever answers: the rules take no and yes for what they fear.
 """
 
+from typing import Protocol
+
 from torch import Tensor
+
+
+class Looks(Protocol):
+    """What can be asked."""
+
+    def are_small(self, sizes: Tensor, largest: float) -> bool:
+        """Whether none is above the largest, or NaN."""
+
+    def are_above(self, sizes: Tensor, smallest: float) -> bool:
+        """Whether all are above the smallest, and none is NaN."""
+
+    def are_finite(self, value: Tensor) -> bool:
+        """Whether all numbers are finite."""
+
+    def may_hold(self, condition: Tensor) -> bool:
+        """Whether a condition may hold anywhere."""
 
 
 class Looking:
     """Looks at the numbers, as a walk through a batch does."""
 
     def are_small(self, sizes: Tensor, largest: float) -> bool:
-        """Whether none is above the largest, or NaN."""
         return not sizes.numel() or sizes.amax().item() <= largest
 
     def are_finite(self, value: Tensor) -> bool:
         return bool(value.isfinite().all())
 
+    def are_above(self, sizes: Tensor, smallest: float) -> bool:
+        return not sizes.numel() or sizes.amin().item() > smallest
+
     def may_hold(self, condition: Tensor) -> bool:
-        """Whether a condition may hold anywhere."""
         return bool(condition.any())
 
 
@@ -28,6 +47,9 @@ class Blind:
         return False
 
     def are_finite(self, value: Tensor) -> bool:
+        return False
+
+    def are_above(self, sizes: Tensor, smallest: float) -> bool:
         return False
 
     def may_hold(self, condition: Tensor) -> bool:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from torch_ref.compare.rounding.looks import Looks
+
 # The bound on a floating tensor is a float64 tensor, that on a boolean or integer one a mask of
 # the places where rounding could give another answer; None means exact. An operation with several
 # results has a tuple of them.
@@ -50,9 +52,8 @@ class Operation:
     """One operation: its graph node, arguments, the arguments' bounds (in the same nesting), its
     result, and where to report places at which a gradient is a convention (kinks and ties).
 
-    is_finite: whether all numbers of an earlier node's value are.
-    may_hold: whether a condition may hold anywhere. A rule that looks at numbers through these two
-        alone, and is right, if slower, where the answers are no and yes, can be compiled.
+    is_finite: whether all numbers of an earlier node's value are. looks: what may be found out
+        about others. A rule that looks at numbers through these two alone can be compiled.
     """
 
     node: Node
@@ -63,7 +64,7 @@ class Operation:
     arithmetic: Arithmetic
     report_kink: Callable[[Tensor], None]
     is_finite: Callable[[Node], bool]
-    may_hold: Callable[[Tensor], bool]
+    looks: Looks
 
     @property
     def name(self) -> str:

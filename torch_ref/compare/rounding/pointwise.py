@@ -89,8 +89,8 @@ def with_own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor
             total = total + u * abs(scale) * abs(args[1])
         numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
     else:
-        underflow = operation.size <= 2 * eta
-        if operation.may_hold(underflow):
+        if not operation.looks.are_above(operation.size, 2 * eta):
+            underflow = operation.size <= 2 * eta
             for arg in args:
                 if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
                     underflow = underflow & (arg != 0)
@@ -144,6 +144,8 @@ def _propagated_by_arithmetic(operation: Operation) -> Any:
         return plus(plus(by_left, by_right), both)
     if name == "div":
         # |(a + da)/(b + db) - a/b| <= (da + |a/b| db) / (|b| - db)
+        if isinstance(b, float) and b:
+            return left / abs(b)
         divisor = abs(b) if right is None else torch.clamp(abs(b) - right, min=0.0)
         moved = plus(left, times(right, operation.result))
         return torch.where(moved == 0, moved, moved / divisor)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 from torch.fx import Node
+from torch.utils import _pytree as pytree
 
 from torch_ref.compare.rounding import linear, pointwise, selection, structure
 from torch_ref.compare.rounding.operation import Bound, Operation, name_of
@@ -80,7 +81,8 @@ class Plan:
     rounds: whether the operation can round even where its arguments are exact. kinks: whether it
     reports kinks. moves: whether every number of the result is one of an argument's, so that none
     can overflow. alone: whether these are those of the first argument. whole: whether an argument
-    may hold integers or booleans.
+    may hold integers or booleans. places: which arguments are nodes; None where some are in lists
+    or given by name.
     """
 
     rule: Rule
@@ -89,6 +91,7 @@ class Plan:
     moves: bool
     alone: bool
     whole: bool
+    places: tuple[int, ...] | None
 
 
 def plan_of(node: Node) -> Plan:
@@ -103,6 +106,7 @@ def plan_of(node: Node) -> Plan:
             moves=name in _MOVING,
             alone=name in _ALONE,
             whole=any(map(_may_hold_whole, node.all_input_nodes)),
+            places=_places(node),
         )
     return plan
 
@@ -116,6 +120,13 @@ def _rule_for(node: Node, name: str) -> Rule:
     if node.kwargs.get("rounding_mode"):  # a division that jumps
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
+
+
+def _places(node: Node) -> tuple[int, ...] | None:
+    places = tuple(place for place, arg in enumerate(node.args) if isinstance(arg, Node))
+    others = [arg for place, arg in enumerate(node.args) if place not in places]
+    nested = any(isinstance(leaf, Node) for leaf in pytree.tree_leaves((others, node.kwargs)))
+    return None if nested else places
 
 
 def _may_hold_whole(node: Node) -> bool:

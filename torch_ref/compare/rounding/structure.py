@@ -81,7 +81,7 @@ def converted(whole: Tensor, open_places: Any, operation: Operation) -> Any:
         error = (whole.double() - narrow.double()).abs()
         if open_places is not None:
             error = torch.where(open_places != 0, torch.inf, error)
-    return error if operation.may_hold(error > 0) else None
+    return error if operation.looks.may_hold(error > 0) else None
 
 
 def constant(operation: Operation) -> Bound:

@@ -9,14 +9,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
-from torch_ref.compare.rounding.looks import Blind, Looking
+from torch_ref.compare.rounding.looks import Looking, Looks
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import pointwise
 from torch_ref.compare.rounding.rules import Plan, plan_of
 from torch_ref.compare.rounding.structure import constant_bound, moved, opened, unknown
 from torch_ref.compare.twin import Values
 
-Looks = Looking | Blind
 LOOKING = Looking()
 
 
@@ -103,20 +102,20 @@ class _Walker:
         raise ValueError("The recorded graph has no output.")
 
     def step(self, node: Node, value: dict[Node, Any], bound: dict[Node, Any]) -> tuple[Any, Bound]:
-        args = tuple([_looked_up(arg, value) for arg in node.args])
-        kwargs = {name: _looked_up(arg, value) for name, arg in node.kwargs.items()}
-        errors = tuple([_errors_of(arg, bound) for arg in node.args])
+        plan = plan_of(node)
+        args, kwargs, errors = _given(node, plan, value, bound)
         target: Any = node.target
         result = target(*args, **kwargs)
-        inexact, plan = any(map(_is_some, errors)), plan_of(node)
+        inexact = any(map(_is_some, errors))
         if not inexact and not plan.rounds and not plan.kinks:
             return result, None
         if plan.alone and floating(result) and result.dtype == torch.float64:
+            self.finite[node] = self.finite.get(node.all_input_nodes[0], False)
             return result, moved(target, args, kwargs, errors[0])
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
         operation = Operation(
             node, args, kwargs, errors, result, arithmetic,
-            self.report_kink, self.is_finite, self.looks.may_hold,
+            self.report_kink, self.is_finite, self.looks,
         )  # fmt: skip
         error = self.bound(operation, plan, inexact)
         if error is None or not floating(result):
@@ -162,7 +161,7 @@ class _Walker:
 
     def is_finite(self, node: Node) -> bool:
         """Whether all numbers of a node's value are finite; most are known to be."""
-        if node not in self.finite:
+        if not self.finite.get(node):
             value = self.value[node]
             self.finite[node] = not floating(value) or self.looks.are_finite(value)
         return self.finite[node]
@@ -178,6 +177,22 @@ class _Walker:
 
 def _wide(value: Tensor) -> Tensor:
     return value.double() if value.is_floating_point() else value
+
+
+def _given(
+    node: Node, plan: Plan, value: dict[Node, Any], bound: dict[Node, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
+    """The arguments of a node, those given by name, and the bounds on the former."""
+    if plan.places is None:
+        by_name = {name: _looked_up(arg, value) for name, arg in node.kwargs.items()}
+        args = tuple([_looked_up(arg, value) for arg in node.args])
+        return args, by_name, tuple([_errors_of(arg, bound) for arg in node.args])
+    given: list[Any] = list(node.args)
+    errors: list[Any] = [None] * len(given)
+    for place in plan.places:
+        argument = given[place]
+        given[place], errors[place] = value[argument], bound[argument]
+    return tuple(given), node.kwargs, tuple(errors)
 
 
 def _looked_up(arg: Any, value: dict[Node, Any]) -> Any:
