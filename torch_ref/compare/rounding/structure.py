@@ -13,6 +13,7 @@ from torch_ref.compare.twin import TwinError
 
 # Where an operation puts a number of its own between those that it moves.
 _FILL = {"constant_pad_nd": 2, "scatter": 3}
+_VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
 # Operations whose integer tensors say where a number comes from or goes to.
 INDEXED = {"gather", "index", "index_select", "scatter", "index_put", "scatter_add",
            "_unsafe_index", "_unsafe_index_put"}  # fmt: skip
@@ -38,7 +39,7 @@ def moved(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Ten
     """`structural` for a floating tensor that moves alone, without ado: there are many of these."""
     value, *rest = args
     error = error if error.shape == value.shape else error.expand(value.shape)
-    if target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+    if target in _VIEWS:
         return error.reshape(*rest)  # a bound may lie in memory in another order
     result: Tensor = target(error, *rest, **kwargs)
     return result
