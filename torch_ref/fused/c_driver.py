@@ -5,7 +5,7 @@
 # those of blocks are added in double. A chunk is some microseconds' work: eight blocks, or one
 # where there are so few samples that threads would have unequal shares.
 DRIVER = """
-enum { CHUNK = 8 * BLOCK, FEW = 16 * CHUNK };
+enum { CHUNK = 8 * BLOCK, FEW = 16 * CHUNK, LARGEST = 64 * BLOCK };
 
 typedef struct {
   int64_t dims;
@@ -79,12 +79,20 @@ static void chunk(const Samples *all, const int *layouts, int64_t start, int64_t
   }
 }
 
+/* Sums must not depend on the number of threads. What is stored does not, and longer runs of memory
+   are written faster: a quarter of a thread's share. */
+static int64_t chunk_size(int64_t count, int threads) {
+  const int64_t quarter = count / (4 * threads) / BLOCK * BLOCK;
+  if (SUMMED) return count < FEW ? BLOCK : CHUNK;
+  return quarter < BLOCK ? BLOCK : quarter > LARGEST ? LARGEST : quarter;
+}
+
 /* Outputs sample by sample; if they are summed, their means in a row, at out[0].
    0; 1 without memory for the sums; 2 if something that is watched or summed is not finite. */
 int run(int64_t count, int64_t dims, const int64_t *shape, const T *const *data,
         const int64_t *strides, T *const *out, int threads) {
   const Samples all = {dims, shape, data, strides};
-  const int64_t size = count < FEW ? BLOCK : CHUNK, chunks = (count + size - 1) / size;
+  const int64_t size = chunk_size(count, threads), chunks = (count + size - 1) / size;
   double few[SUMS] = {0}, *parts = chunks > 1 ? calloc(chunks, sizeof few) : few;
   int layouts[ARGUMENTS], finite = 1;
   if (!parts) return 1;
