@@ -29,6 +29,7 @@ from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import walk
 from torch_ref.compare.sides import FLOAT64
 from torch_ref.compare.verify import Judge
+from torch_ref.report.machine import processor
 
 RESULT = Path(__file__).parent / "results" / "overhead.md"
 CASES, ROUNDS = 8, 3
@@ -85,10 +86,11 @@ def table(rows: dict[str, Cost]) -> str:
         "# What the bounds cost",
         "",
         f"`python bench/overhead.py`, {datetime.now(UTC):%Y-%m-%d}, torch "
-        f"{version('torch').partition('+')[0]}, one thread, processor's time, medians. Floor: one "
-        "float64 forward and backward of the reference. Bounds: the walk that gives its gradients "
-        "with their bounds. Verdict: all that judging a case takes in float64, the hand's "
-        "two runs and its own walk included. Recording graphs, once a layout, is excluded.",
+        f"{version('torch').partition('+')[0]}, one thread of {processor()}, processor's time, "
+        "medians. Floor: one float64 forward and backward of the reference. Bounds: the walk that "
+        "gives its gradients with their bounds. Verdict: all that judging a case takes in "
+        "float64, the hand's two runs and its own walk included. Recording graphs, once a layout, "
+        "is excluded.",
         "",
         "| twin | floor, ms | bounds | verdict |",
         "|---|---:|---:|---:|",

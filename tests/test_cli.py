@@ -224,6 +224,27 @@ def test_a_wrong_twin_and_its_replay(users: Path, capsys: pytest.CaptureFixture[
     assert row.split()[-1] == "differ"
 
 
+def test_all_twins_of_a_file(users: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (users / "two.py").write_text("from mine import right, wrong\n")
+    options = ["--cases", "60", "--dtype", "float64,float32"]
+    assert main(["verify", "two.py", *options, "--json", "report.json"]) == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].strip() == "2 twins: right agree, wrong differ."
+    assert "two.py:wrong" in out  # in the command that replays its case
+    reports = json.loads((users / "report.json").read_text())["reports"]
+    assert [(report["twin"], report["dtype"]) for report in reports] == [
+        ("tanh", "float64"), ("tanh", "float32"),
+        ("wrong tanh", "float64"), ("wrong tanh", "float32"),
+    ]  # fmt: skip
+    assert main(["verify", "two.py", "--report", "page.html"]) == 2
+    assert capsys.readouterr().err.strip() == (
+        "gradtwin: --report writes a page on one twin, and two.py has 2: say which one, for "
+        "example two.py:right."
+    )
+    assert main(["sweep", "two.py", "--cases", "60", "--ledger", "ledger"]) == 2
+    assert "two.py has 2 twins (right, wrong): say which one" in capsys.readouterr().err
+
+
 def test_ctrl_c_is_exit_code_130(users: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "mine.py:stopped", "--cases", "60"]) == 130
     assert capsys.readouterr().err.strip() == "gradtwin: stopped"

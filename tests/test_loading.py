@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from torch_ref import Twin
-from torch_ref.loading import LoadingError, find_twin
+from torch_ref.loading import LoadingError, find_twin, find_twins
 
 TWIN = "from torch_ref import Twin\n{name} = Twin('{name}', dict, dict, dict)\n"
 
@@ -161,6 +161,8 @@ def test_several_twins_and_no_name() -> None:
     write("mine.py", TWIN.format(name="first") + TWIN.format(name="second"))
     message = "mine.py has 2 twins (first, second): say which one, for example mine.py:first."
     assert refusal("mine.py") == message
+    assert [found.address for found in find_twins("mine.py")] == ["mine.py:first", "mine.py:second"]
+    assert [found.name for found in find_twins("mine.py:second")] == ["second"]
 
 
 @pytest.mark.parametrize("place", ["mine.py", "mine"])

@@ -32,6 +32,25 @@ def test_python_numbers_keep_their_digits() -> None:
     verify(scalar, cases=33).assert_agreement()
 
 
+def test_softplus_by_the_textbook_differs_and_is_told_why() -> None:
+    textbook = one_case(
+        lambda values: {"x": values["x"].sigmoid()},
+        inputs=lambda draw: {"x": draw.uniform(10, 30, shape=(draw.size(2, 6),))},
+        reference=lambda values: {"loss": torch.nn.functional.softplus(values["x"]).sum()},
+    )
+    report = verify(textbook, cases=33, dtype=torch.float64)
+    assert report.verdict == "differ"
+    (note,) = [note for note in report.notes if "softplus" in note]
+    assert note.startswith("The reference uses softplus, which torch takes for x itself above")
+    assert note in str(report)
+    torchs = replace(
+        textbook,
+        manual=lambda values: {"x": values["x"].sigmoid().masked_fill(values["x"] > 20, 1.0)},
+    )
+    agreed = verify(torchs, cases=33, dtype=torch.float64)
+    assert (agreed.verdict, agreed.notes) == ("agree", ())
+
+
 def test_a_hand_that_raises_on_its_second_run() -> None:
     runs: list[int] = []
 

@@ -26,9 +26,29 @@ class Found:
     twin: "Twin"
     address: str
 
+    @property
+    def name(self) -> str:
+        """What it is called there."""
+        return self.address.rpartition(":")[2]
+
 
 def find_twin(address: str) -> Found:
     """The twin at `FILE.py:NAME` or `MODULE:NAME`; the name may be left out where there is one.
+
+    Raises LoadingError as `find_twins` does, and where there are several.
+    """
+    first, *others = find_twins(address)
+    if not others:
+        return first
+    names = ", ".join(found.name for found in (first, *others))
+    raise LoadingError(
+        f"{address} has {1 + len(others)} twins ({names}): say which one, "
+        f"for example {first.address}."
+    )
+
+
+def find_twins(address: str) -> list[Found]:
+    """The twin of that name, or without one all that are there, at least one, in their order.
 
     The folder of the file, or the current folder for a module, becomes importable, as Python does
     for scripts and for `python -m`. Raises LoadingError where there is no such file, module or
@@ -36,7 +56,7 @@ def find_twin(address: str) -> Found:
     """
     place, name = _split(address)
     module = _run_file(place) if _is_file(place) else _import_module(place)
-    return _pick(module, place, name)
+    return [_named(module, place, name)] if name is not None else _all(module, place)
 
 
 def _split(address: str) -> tuple[str, str | None]:
@@ -183,22 +203,18 @@ def _is_library(filename: str) -> bool:
 # the twin in it ----------------------------------------------------------------------------------
 
 
-def _pick(module: ModuleType, place: str, name: str | None) -> Found:
-    twins = _twins(module)
-    if name is None:
-        if len(twins) == 1:
-            (name,) = twins
-            return Found(twins[name], f"{place}:{name}")
-        if not twins:
-            raise LoadingError(f"{place} has no twin: a line such as twin = Twin(...) is needed.")
-        raise LoadingError(
-            f"{place} has {len(twins)} twins ({', '.join(twins)}): say which one, "
-            f"for example {place}:{next(iter(twins))}."
-        )
+def _all(module: ModuleType, place: str) -> list[Found]:
+    found = [Found(twin, f"{place}:{name}") for name, twin in _twins(module).items()]
+    if found:
+        return found
+    raise LoadingError(f"{place} has no twin: a line such as twin = Twin(...) is needed.")
+
+
+def _named(module: ModuleType, place: str, name: str) -> Found:
     value = getattr(module, name, None)
     if _is_twin(value):
         return Found(value, f"{place}:{name}")
-    raise LoadingError(_no_twin(module, place, name, list(twins)))
+    raise LoadingError(_no_twin(module, place, name, list(_twins(module))))
 
 
 def _twins(module: ModuleType) -> "dict[str, Twin]":

@@ -23,13 +23,14 @@ class BadInputError(Exception):
     """What the user gave cannot be used; the message is one clear sentence."""
 
 
-def twin_argument(parser: argparse.ArgumentParser) -> None:
+def twin_argument(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    without = "for all twins there" if several else "where there is only one twin"
     parser.add_argument(
         "twin",
         nargs="?",
         metavar="TWIN",
-        help="path/to/file.py:name or package.module:name, the name left out where there is only "
-        "one twin (default: the assignment's)",
+        help=f"path/to/file.py:name or package.module:name, the name left out {without} "
+        "(default: the assignment's)",
     )
 
 
@@ -63,14 +64,30 @@ def bad_input() -> Iterator[None]:
 
 
 def found_twin(address: str | None) -> "Found":
-    from torch_ref.loading import Found, find_twin
+    """The one twin that is meant."""
+    from torch_ref.loading import find_twin
 
     if address is None:
-        from torch_ref.assignment import assignment_twin
-
-        return Found(assignment_twin(), "")
+        return _assignment()
     with bad_input():
         return find_twin(address)
+
+
+def found_twins(address: str | None) -> "list[Found]":
+    """All twins that are meant: those of a file or module, where no name is given."""
+    from torch_ref.loading import find_twins
+
+    if address is None:
+        return [_assignment()]
+    with bad_input():
+        return find_twins(address)
+
+
+def _assignment() -> "Found":
+    from torch_ref.assignment import assignment_twin
+    from torch_ref.loading import Found
+
+    return Found(assignment_twin(), "")
 
 
 def usable_device(name: str) -> str:

@@ -15,7 +15,7 @@ from torch_ref.commands.shared import (
     check_writable,
     device_option,
     exit_code,
-    found_twin,
+    found_twins,
     is_special,
     seed_option,
     twin_argument,
@@ -25,9 +25,11 @@ from torch_ref.commands.shared import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
     from torch_ref.compare import Report
+    from torch_ref.loading import Found
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,7 +39,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         help="judge a hand-written backward pass against autograd on random cases",
         epilog=EXIT_CODES,
     )
-    twin_argument(parser)
+    twin_argument(parser, several=True)
     parser.add_argument(
         "--cases",
         type=arguments.cases,
@@ -64,15 +66,31 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(options: argparse.Namespace) -> int:
     _check_files(options.json, options.report)
+    from torch_ref.report import report_console
+
+    twins = found_twins(options.twin)
+    _check_one_page(options, twins)
+    device = usable_device(options.device)
+    console = report_console()
+    reports = [report for found in twins for report in _judged(found, options, device, console)]
+    if len(twins) > 1:
+        console.print(_tally(twins, reports), markup=False, highlight=False)
+    write(options.json, "verify", {"reports": [report.to_dict() for report in reports]})
+    if options.report is not None:
+        _write_page(options.report, reports, twins[0].address)
+    return exit_code([report.verdict for report in reports])
+
+
+def _judged(
+    found: "Found", options: argparse.Namespace, device: str, console: "Console"
+) -> "list[Report]":
+    """A report a dtype, each printed as soon as it is there."""
     from rich.progress import Progress
 
     from torch_ref.compare.verify import Judge, as_device
-    from torch_ref.report import print_report, report_console
+    from torch_ref.report import print_report
     from torch_ref.report.words import sentence
 
-    found = found_twin(options.twin)
-    device = usable_device(options.device)
-    console = report_console()
     reports = []
     judge: Judge | None = None
     for name in options.dtype:
@@ -87,10 +105,25 @@ def run(options: argparse.Namespace) -> int:
         reports.append(report)
     if len({report.verdict for report in reports}) > 1:
         console.print(sentence(reports), markup=False, highlight=False)
-    write(options.json, "verify", {"reports": [report.to_dict() for report in reports]})
-    if options.report is not None:
-        _write_page(options.report, reports, found.address)
-    return exit_code([report.verdict for report in reports])
+    return reports
+
+
+def _tally(twins: "list[Found]", reports: "list[Report]") -> str:
+    """The verdict on each of several twins, in one line."""
+    from torch_ref.report.words import worst_verdict
+
+    each = len(reports) // len(twins)
+    verdicts = [worst_verdict(reports[at : at + each]) for at in range(0, len(reports), each)]
+    told = (f"{found.name} {verdict}" for found, verdict in zip(twins, verdicts, strict=True))
+    return f"{len(twins)} twins: {', '.join(told)}."
+
+
+def _check_one_page(options: argparse.Namespace, twins: "list[Found]") -> None:
+    if options.report is not None and len(twins) > 1:
+        raise BadInputError(
+            f"--report writes a page on one twin, and {options.twin} has {len(twins)}: say which "
+            f"one, for example {twins[0].address}."
+        )
 
 
 def _check_files(json: Path | None, page: Path | None) -> None:

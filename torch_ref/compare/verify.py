@@ -13,6 +13,7 @@ from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.comparison import compared
 from torch_ref.compare.compiled import COMPILED_FROM, Compiled, Found
 from torch_ref.compare.contract import RANDOM
+from torch_ref.compare.conventions import conventions
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
 from torch_ref.compare.kept import Kept
@@ -255,6 +256,7 @@ class Judge:
         diagnosis = Diagnosis()
         if explain and wrong and self.suspects and RANDOM not in said.failures:
             diagnosis = diagnose(self.recorder, self._examined(), wrong)
+        told = conventions(self.twin.reference, self._shown) if explain and wrong else ()
         return Report(
             twin=self.twin.name,
             cases=cases,
@@ -263,17 +265,18 @@ class Judge:
             seed=self.seed,
             rows=rows,
             failures=tuple(said.failures),
-            notes=tuple(said.notes),
+            notes=(*said.notes, *told),
             missing=tuple(said.missing),
             kinks=self.at_kinks / cases,
             batched=self.cases.batched,
             diagnosis=diagnosis,
-            graph=self._graph() if explain else Graph(),
+            graph=forward_graph(self.twin.reference, self._shown) if explain else Graph(),
         )
 
-    def _graph(self) -> Graph:
-        example = self.example or _first_case(self.cases.case(0))
-        return forward_graph(self.twin.reference, widened(example))
+    @property
+    def _shown(self) -> Values:
+        """The inputs of a case, in float64, to run the reference on for what is not numbers."""
+        return widened(self.example or _first_case(self.cases.case(0)))
 
     def _examined(self) -> list[Batch]:
         """Batches with something wrong in them, and of a one-case twin some without."""

@@ -38,10 +38,10 @@ def program(kind: str, dtype: str) -> emit_c.Program:
     """What the C code of this kind computes, each quantity once."""
     summed = kind == MEANS
     outputs = list(dict.fromkeys(wanted(kind, dtype).values()))
-    # what is summed shows by its sum whether it is finite
     recording = record(dtype)
     with_loss = "loss" in wanted(kind, dtype)
     watched = recording.watched if with_loss else recording.watched_without_loss
+    # what is summed shows by its sum whether it is finite
     watched = telling(watched, outputs if summed else ())
     shared = len(PARAMETERS) if summed else 0
     return emit_c.Program(dtype, ARGUMENTS, outputs, watched, shared, summed)

@@ -10,8 +10,9 @@ correction of log1p as in FDLIBM (Sun Microsystems, 1993); polynomials by econom
 import math
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
-from fractions import Fraction
 from math import factorial
+
+from numpy.polynomial import Chebyshev, Polynomial
 
 
 @dataclass(frozen=True)
@@ -53,51 +54,24 @@ def _ln2(kind: Format) -> tuple[float, float]:
 
 # A few terms more than any dtype needs, and where the argument then lies: |r| <= ln(2)/2, and
 # s^2 = ((m - 1)/(m + 1))^2 for sqrt(1/2) <= m < sqrt(2).
-EXP_SERIES = [Fraction(1, factorial(n)) for n in range(2, 20)]
-LOG_SERIES = [Fraction(2, 2 * n + 1) for n in range(1, 16)]
-EXP_REACH = (Fraction(-0.3466), Fraction(0.3466))
-LOG_REACH = (Fraction(0), Fraction(0.02945))
+EXP_SERIES, EXP_REACH = [1 / factorial(n) for n in range(2, 20)], (-0.3466, 0.3466)
+LOG_SERIES, LOG_REACH = [2 / (2 * n + 1) for n in range(1, 16)], (0.0, 0.02945)
 
 
-def economised(
-    series: list[Fraction], reach: tuple[Fraction, Fraction], terms: int
-) -> list[Fraction]:
-    """A polynomial of so many terms, lowest first, that is as near as can be on the way from one
-    end of `reach` to the other: from the highest term on, each is replaced by what is left of it
-    without the Chebyshev polynomial of that degree, whose values are the smallest.
+def economised(series: list[float], reach: tuple[float, float], terms: int) -> list[float]:
+    """The coefficients, lowest first, of a polynomial of so many terms that is within `reach` about
+    as near to the series as can be: its Chebyshev expansion there, cut off.
     """
-    low, high = reach
-    middle, half = (low + high) / 2, (high - low) / 2
-    variable = [-middle / half, 1 / half]  # of the polynomials: -1 to 1 on the way
-    chebyshev = [[Fraction(1)], variable]
-    while len(chebyshev) < len(series):
-        twice = _times([2 * part for part in variable], chebyshev[-1])
-        chebyshev.append(_less(twice, chebyshev[-2]))
-    left = list(series)
-    while len(left) > terms:
-        smallest = chebyshev[len(left) - 1]
-        left = _less(left, [left[-1] / smallest[-1] * part for part in smallest])[:-1]
-    return left
+    there = Polynomial(series).convert(domain=reach, kind=Chebyshev)
+    cut = there.truncate(terms).convert(domain=Polynomial.domain, kind=Polynomial)
+    return [float(coefficient) for coefficient in cut.coef]
 
 
-def _times(one: list[Fraction], other: list[Fraction]) -> list[Fraction]:
-    product = [Fraction(0)] * (len(one) + len(other) - 1)
-    for i, left in enumerate(one):
-        for j, right in enumerate(other):
-            product[i + j] += left * right
-    return product
-
-
-def _less(one: list[Fraction], other: list[Fraction]) -> list[Fraction]:
-    padded = other + [Fraction(0)] * (len(one) - len(other))
-    return [left - right for left, right in zip(one, padded, strict=True)]
-
-
-def _polynomial(coefficients: list[Fraction], variable: str, kind: Format) -> str:
+def _polynomial(coefficients: list[float], variable: str, kind: Format) -> str:
     """Horner's scheme, lowest coefficient first."""
-    text = kind.number(float(coefficients[-1]))
+    text = kind.number(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        text = f"({kind.number(float(coefficient))} + {variable} * {text})"
+        text = f"({kind.number(coefficient)} + {variable} * {text})"
     return text
 
 
