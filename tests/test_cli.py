@@ -236,6 +236,14 @@ def test_all_twins_of_a_file(users: Path, capsys: pytest.CaptureFixture[str]) ->
         ("tanh", "float64"), ("tanh", "float32"),
         ("wrong tanh", "float64"), ("wrong tanh", "float32"),
     ]  # fmt: skip
+    (users / "three.py").write_text("from mine import bad_reference, right, wrong\n")
+    assert main(["verify", "three.py", *options, "--json", "report.json"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1].strip()
+    assert last == "3 twins: bad_reference not judged, right agree, wrong differ."
+    assert len(json.loads((users / "report.json").read_text())["reports"]) == 4
+    (users / "three.py").write_text("from mine import bad_reference, right\n")
+    assert main(["verify", "three.py", *options]) == 2
+    capsys.readouterr()
     assert main(["verify", "two.py", "--report", "page.html"]) == 2
     assert capsys.readouterr().err.strip() == (
         "gradtwin: --report writes a page on one twin, and two.py has 2: say which one, for "

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from torch_ref import arguments
 from torch_ref.commands.shared import (
+    AGREE,
+    BAD_INPUT,
+    DIFFER,
     EXIT_CODES,
     BadInputError,
     as_dtype,
@@ -72,13 +75,39 @@ def run(options: argparse.Namespace) -> int:
     _check_one_page(options, twins)
     device = usable_device(options.device)
     console = report_console()
-    reports = [report for found in twins for report in _judged(found, options, device, console)]
-    if len(twins) > 1:
-        console.print(_tally(twins, reports), markup=False, highlight=False)
+    if len(twins) == 1:
+        reports, code = _judged(twins[0], options, device, console), AGREE
+    else:
+        reports, code = _judged_by_turns(twins, options, device, console)
     write(options.json, "verify", {"reports": [report.to_dict() for report in reports]})
     if options.report is not None:
         _write_page(options.report, reports, twins[0].address)
-    return exit_code([report.verdict for report in reports])
+    found = exit_code([report.verdict for report in reports])
+    return found if found == DIFFER else code or found
+
+
+def _judged_by_turns(
+    twins: "list[Found]", options: argparse.Namespace, device: str, console: "Console"
+) -> "tuple[list[Report], int]":
+    """The reports on all that can be judged, the verdict on each twin printed in one line at the
+    end; and BAD_INPUT where one cannot be."""
+    from torch_ref.report.words import worst_verdict
+
+    reports: list[Report] = []
+    told: list[str] = []
+    code = AGREE
+    for found in twins:
+        try:
+            own = _judged(found, options, device, console)
+        except BadInputError as error:  # the others' verdicts must not be lost with it
+            console.print(f"{found.name}: {error}", markup=False, highlight=False)
+            told.append(f"{found.name} not judged")
+            code = BAD_INPUT
+        else:
+            told.append(f"{found.name} {worst_verdict(own)}")
+            reports += own
+    console.print(f"{len(twins)} twins: {', '.join(told)}.", markup=False, highlight=False)
+    return reports, code
 
 
 def _judged(
@@ -106,16 +135,6 @@ def _judged(
     if len({report.verdict for report in reports}) > 1:
         console.print(sentence(reports), markup=False, highlight=False)
     return reports
-
-
-def _tally(twins: "list[Found]", reports: "list[Report]") -> str:
-    """The verdict on each of several twins, in one line."""
-    from torch_ref.report.words import worst_verdict
-
-    each = len(reports) // len(twins)
-    verdicts = [worst_verdict(reports[at : at + each]) for at in range(0, len(reports), each)]
-    told = (f"{found.name} {verdict}" for found, verdict in zip(twins, verdicts, strict=True))
-    return f"{len(twins)} twins: {', '.join(told)}."
 
 
 def _check_one_page(options: argparse.Namespace, twins: "list[Found]") -> None:

@@ -1,9 +1,9 @@
 """The C around the blocks: where a block's samples lie in memory, threads, and the sums of all."""
 
-# The samples are cut into chunks, whose sums are added up in order: the same bits come out of any
+# The samples are cut into chunks. Their sums are added up in order: the same bits come out of any
 # number of threads. Within a block sums are kept in the arrays' own type, one a lane of a vector;
-# those of blocks are added in double. A chunk is some microseconds' work: eight blocks, or one
-# where there are so few samples that threads would have unequal shares.
+# those of blocks are added in double. A chunk of sums is some microseconds' work: eight blocks, or
+# one where there are so few samples that threads would have unequal shares.
 DRIVER = """
 enum { CHUNK = 8 * BLOCK, FEW = 16 * CHUNK, LARGEST = 64 * BLOCK };
 
@@ -82,7 +82,7 @@ static void chunk(const Samples *all, const int *layouts, int64_t start, int64_t
 /* Sums must not depend on the number of threads. What is stored does not, and longer runs of memory
    are written faster: a quarter of a thread's share. */
 static int64_t chunk_size(int64_t count, int threads) {
-  const int64_t quarter = count / (4 * threads) / BLOCK * BLOCK;
+  const int64_t quarter = count / (4 * (int64_t)threads) / BLOCK * BLOCK;
   if (SUMMED) return count < FEW ? BLOCK : CHUNK;
   return quarter < BLOCK ? BLOCK : quarter > LARGEST ? LARGEST : quarter;
 }

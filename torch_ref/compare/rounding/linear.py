@@ -38,7 +38,7 @@ def reduction(operation: Operation) -> Bound:
     terms = _terms(operation)
     weights = operation.args[1:]
     error = operation.errors[0]
-    sizes = operation.call(plus(error, operation.args[0].abs()), *weights)
+    sizes = operation.call(plus(error, operation.args[0].abs().double()), *weights)
     carried = 0.0 if error is None else operation.call(error, *weights)
     bound: Tensor = carried + growth(terms) * arithmetic.unit_roundoff * sizes
     if operation.name not in ("sum", "cumsum"):  # divided by n: one rounding more, and underflow
