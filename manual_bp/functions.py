@@ -92,8 +92,8 @@ def _itakura_saito_near(x: Array, t: Array) -> Array:
     total = xp.where(large, t / 2 + x / 2, t + x)
     s = half_difference / total
     s_squared = s * s
-    series = 1 / 35  # |s| < 1/3: the terms left out are below 2^-57 of the result
-    for odd in range(33, 1, -2):
+    series = xp.zeros_like(s)
+    for odd in range(35, 1, -2):  # |s| < 1/3: the terms left out are below 2^-57 of the result
         series = 1 / odd + s_squared * series
     return difference / x * s - 2 * s_squared * s * series
 
