@@ -114,6 +114,8 @@ def test_the_recorded_result() -> None:
         again = shown_by(FUNCTIONS[name], bits, value, found["library"])
         assert worst["ulps"] <= 4
         assert again.ulps <= 4  # on another machine exp may round otherwise there
+        if name.startswith("square"):  # nothing of a library's own is in it
+            assert again.ulps == worst["ulps"]
         assert worst["answered"] == 0
         assert asdict(again).keys() == worst.keys()
     assert set(found["functions"]) == set(FUNCTIONS)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch_ref.loading import Found
 
 AGREE, DIFFER, BAD_INPUT, UNDECIDED, FAULT, STOPPED, CLOSED = 0, 1, 2, 3, 70, 130, 141
+NOT_JUDGED = "not judged"  # of a twin that cannot be, beside others
 EXIT_CODES = "exit codes: 0 agree, 1 differ, 2 bad usage or input, 3 undecided, 130 stopped"
 
 
@@ -146,4 +147,6 @@ def is_special(path: Path) -> bool:
 def exit_code(verdicts: list[str]) -> int:
     if "differ" in verdicts:
         return DIFFER
+    if NOT_JUDGED in verdicts:
+        return BAD_INPUT
     return UNDECIDED if "undecided" in verdicts else AGREE

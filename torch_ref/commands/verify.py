@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch_ref import arguments
 from torch_ref.commands.shared import (
-    AGREE,
-    BAD_INPUT,
-    DIFFER,
     EXIT_CODES,
+    NOT_JUDGED,
     BadInputError,
     as_dtype,
     bad_input,
@@ -76,38 +74,37 @@ def run(options: argparse.Namespace) -> int:
     device = usable_device(options.device)
     console = report_console()
     if len(twins) == 1:
-        reports, code = _judged(twins[0], options, device, console), AGREE
+        reports = _judged(twins[0], options, device, console)
+        verdicts = [report.verdict for report in reports]
     else:
-        reports, code = _judged_by_turns(twins, options, device, console)
+        reports, verdicts = _judged_by_turns(twins, options, device, console)
     write(options.json, "verify", {"reports": [report.to_dict() for report in reports]})
     if options.report is not None:
         _write_page(options.report, reports, twins[0].address)
-    found = exit_code([report.verdict for report in reports])
-    return found if found == DIFFER else code or found
+    return exit_code(verdicts)
 
 
 def _judged_by_turns(
     twins: "list[Found]", options: argparse.Namespace, device: str, console: "Console"
-) -> "tuple[list[Report], int]":
-    """The reports on all that can be judged, the verdict on each twin printed in one line at the
-    end; and BAD_INPUT where one cannot be."""
+) -> "tuple[list[Report], list[str]]":
+    """The reports on all that can be judged, and the verdict on each twin, NOT_JUDGED where it
+    cannot be; these are printed in one line at the end."""
     from torch_ref.report.words import worst_verdict
 
     reports: list[Report] = []
-    told: list[str] = []
-    code = AGREE
+    verdicts: list[str] = []
     for found in twins:
         try:
             own = _judged(found, options, device, console)
         except BadInputError as error:  # the others' verdicts must not be lost with it
             console.print(f"{found.name}: {error}", markup=False, highlight=False)
-            told.append(f"{found.name} not judged")
-            code = BAD_INPUT
+            verdicts.append(NOT_JUDGED)
         else:
-            told.append(f"{found.name} {worst_verdict(own)}")
+            verdicts.append(worst_verdict(own))
             reports += own
+    told = [f"{found.name} {verdict}" for found, verdict in zip(twins, verdicts, strict=True)]
     console.print(f"{len(twins)} twins: {', '.join(told)}.", markup=False, highlight=False)
-    return reports, code
+    return reports, verdicts
 
 
 def _judged(
