@@ -40,27 +40,28 @@ class Side:
         size = self.value.abs()
         return (size < math.inf) & (self.bound <= size / 2)
 
-    def digits(self, most: float) -> Tensor:
-        """Decimal digits that the bound leaves, between 0 and `most`."""
-        size = self.value.abs()
-        relative = torch.where(self.bound == 0, 0.0, self.bound / size)
-        digits = (-relative.log10()).nan_to_num(nan=0.0).clamp(0.0, most)
-        return torch.where(size < math.inf, digits, 0.0)
+    def lost(self, most: float) -> Tensor:
+        """The part of the value that the bound takes, 1 for all of it; it leaves -log10 of that in
+        decimal digits, of which there are at most `most`."""
+        size, least = self.value.abs(), 10**-most
+        part = torch.where(self.bound == 0, 0.0, self.bound / size)
+        return torch.where((size < math.inf) & (part < 1), part.clamp(min=least), 1.0)
 
 
 @dataclass(frozen=True)
 class Compared:
     """Two sides held against each other, element by element: float64 tensors of one shape.
 
-    judged: difference / tolerance, -1 where undecided; scaled, moved: see `pooled.terms`.
+    judged: difference / tolerance, -1 where undecided; lost_manual, lost_reference: see `Side`;
+    scaled, moved: see `pooled.terms`.
     """
 
     manual: Tensor
     reference: Tensor
     tolerance: Tensor
     judged: Tensor
-    digits_manual: Tensor
-    digits_reference: Tensor
+    lost_manual: Tensor
+    lost_reference: Tensor
     scaled: Tensor
     moved: Tensor
 
@@ -182,8 +183,8 @@ def compare(
         reference,
         tolerance,
         torch.where(decided, ratio, -1.0),
-        manual_side.digits(most_digits),
-        reference_in_dtype.digits(most_digits),
+        manual_side.lost(most_digits),
+        reference_in_dtype.lost(most_digits),
         *terms(manual - reference, reference, tolerance, decided & ~lost, unit_roundoff),
     )
 
@@ -201,11 +202,16 @@ def tally(
         wrong=wrong,
         wrong_at_kinks=_at_kinks(found.judged > 1, kinks) if wrong else 0,
         **_worst(found, first_case, batched),
-        digits_manual=float(found.digits_manual.sum()),
-        digits_reference=float(found.digits_reference.sum()),
+        digits_manual=_digits(found.lost_manual),
+        digits_reference=_digits(found.lost_reference),
         pool=Pool.summed(found.scaled, found.moved, batched),
         histogram=counts,
     )
+
+
+def _digits(lost: Tensor) -> float:
+    """The decimal digits that are left, of all elements together."""
+    return 0.0 - float(lost.log10().sum())  # and not -0.0
 
 
 def _ratio(difference: Tensor, tolerance: Tensor) -> Tensor:

@@ -6,14 +6,15 @@ HEAD = """#include <math.h>
 #include <string.h>
 typedef double T;
 enum {{ ARGUMENTS = {arguments}, QUANTITIES = {quantities}, ELEMENTS = {elements}, SUMS = {sums},
-       ROOM = {room}, BLOCK = {block}, ROW = BLOCK + 8, ENDS = {ends} }};
+       ROOM = {room}, BLOCK = {block}, ROW = BLOCK + 8, ENDS = {ends},
+       LOOKED_AT = {looked_at}, AT_ONCE = {at_once} }};
 """
 DATA = """
 static const int quantity_of[] = {{{quantity_of}}}, place_of[] = {{{place_of}}};
 static const int manual_of[] = {{{manual_of}}}, numbers_of[] = {{{numbers_of}}};
-static const T limits[] = {{{limits}}};  /* where the histogram's bins end, but for the last */
+static const T limits[] = {{{limits}}};  /* where the histogram's bins end that rounding may fill */
 """
-# found: judged, reference and tolerance of each element.
+# found: of each element, what `Element.looked_at` lists.
 BLOCK_OF = """
 static void block(int64_t count, const T *const *in, T (*room)[ROW], T (*found)[ROW],
                   double *sums) {{
@@ -25,6 +26,7 @@ static void block(int64_t count, const T *const *in, T (*room)[ROW], T (*found)[
 }}
 """
 DRIVER = """
+enum { JUDGED, REFERENCE, TOLERANCE, LOST_MANUAL, LOST_REFERENCE };
 typedef struct { double ratio, manual, reference, tolerance; } Worst;
 
 /* How many are decided, and how many of these lie within each limit. */
@@ -43,10 +45,20 @@ static void tally(int64_t count, const T *judged, int64_t *counts) {
   }
 }
 
+/* The decimal digits that are left where these parts are lost, none below 1e-16: the product of so
+   many is a normal number, and one logarithm does for all. */
+static double digits(int64_t count, T *lost) {
+  T sum = 0;
+  for (int64_t i = count; i < BLOCK; i++) lost[i] = 1;
+  #pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < BLOCK / AT_ONCE; i++) sum += natural_logarithm(PRODUCT);
+  return sum / -2.302585092994045684;
+}
+
 /* The first of the numbers with the largest ratio, in the order of the cases. */
 static void look_for_worst(int64_t start, int64_t count, int e, const T *const *in,
                            T (*found)[ROW], Worst *worst, int64_t *places) {
-  const T *judged = found[3 * e];
+  const T *judged = found[JUDGED];
   const int q = quantity_of[e];
   T largest = -2;
   #pragma omp simd reduction(max : largest)
@@ -56,14 +68,15 @@ static void look_for_worst(int64_t start, int64_t count, int e, const T *const *
   while (judged[i] != largest) i++;
   const int64_t place = (start + i) * numbers_of[q] + place_of[e];
   if (largest == worst[q].ratio && place > places[q]) return;
-  worst[q] = (Worst){largest, in[manual_of[e]][i], found[3 * e + 1][i], found[3 * e + 2][i]};
+  worst[q] = (Worst){largest, in[manual_of[e]][i], found[REFERENCE][i], found[TOLERANCE][i]};
   places[q] = place;
 }
 
-/* counts: ENDS + 1 of each quantity, as by `tally`. 1 where there is no memory. */
-int run(int64_t all, const T *const *in, double *sums, int64_t *counts, Worst *worst,
-        int64_t *places) {
-  T (*room)[ROW] = aligned_alloc(64, (ROOM + 3 * ELEMENTS) * sizeof *room);
+/* counts: ENDS + 1 of each quantity, as by `tally`; left: the digits of its two sides. 1 where there
+   is no memory. */
+int run(int64_t all, const T *const *in, double *sums, int64_t *counts, double (*left)[2],
+        Worst *worst, int64_t *places) {
+  T (*room)[ROW] = aligned_alloc(64, (ROOM + LOOKED_AT * ELEMENTS) * sizeof *room);
   if (!room) return 1;
   T (*found)[ROW] = room + ROOM;
   for (int q = 0; q < QUANTITIES; q++) worst[q].ratio = -2;
@@ -73,8 +86,12 @@ int run(int64_t all, const T *const *in, double *sums, int64_t *counts, Worst *w
     for (int a = 0; a < ARGUMENTS; a++) here[a] = in[a] + start;
     block(count, here, room, found, sums);
     for (int e = 0; e < ELEMENTS; e++) {
-      tally(count, found[3 * e], counts + quantity_of[e] * (ENDS + 1));
-      look_for_worst(start, count, e, here, found, worst, places);
+      T (*of_element)[ROW] = found + LOOKED_AT * e;
+      const int q = quantity_of[e];
+      tally(count, of_element[JUDGED], counts + q * (ENDS + 1));
+      left[q][0] += digits(count, of_element[LOST_MANUAL]);
+      left[q][1] += digits(count, of_element[LOST_REFERENCE]);
+      look_for_worst(start, count, e, here, of_element, worst, places);
     }
   }
   free(room);

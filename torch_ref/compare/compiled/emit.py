@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch_ref.compare.compiled.c_driver import BLOCK_OF, DATA, DRIVER, HEAD
-from torch_ref.compare.compiled.formulas import Formulas
-from torch_ref.compare.histogram import ENDS
+from torch_ref.compare.compiled.formulas import LOOKED_AT, Formulas
+from torch_ref.compare.histogram import ENDS, WITHIN
 from torch_ref.native.c_math import FORMATS, functions
 from torch_ref.native.compiler import STRICT
 from torch_ref.native.loops import FORMS, Loops
@@ -13,6 +13,7 @@ from torch_ref.native.stages import Stage, in_stages, work
 from torch_ref.native.symbols import Symbol
 
 BLOCK = 256  # cases: what waits between the loops stays in the second cache
+AT_ONCE = 16  # factors from 1e-16 to 1 whose product is a normal number, and one logarithm
 STAGE = 40  # additions a loop: compilers give up on vectors in loops of some hundreds
 DOUBLE = FORMATS["float64"]
 # The first level makes vectors of these loops, too; the third takes five times as long to compile
@@ -39,7 +40,9 @@ def source(formulas: Formulas) -> str:
                 sums=len(formulas.sums),
                 room=max(room, 1),
                 block=BLOCK,
-                ends=len(ENDS),
+                ends=WITHIN,
+                looked_at=len(LOOKED_AT),
+                at_once=AT_ONCE,
             ),
             functions("float64"),
             DATA.format(
@@ -47,7 +50,7 @@ def source(formulas: Formulas) -> str:
                 place_of=_listed(one.place for one in elements),
                 manual_of=_listed(one.manual for one in elements),
                 numbers_of=_listed(map(quantities.count, range(len(formulas.names)))),
-                limits=_listed(map(DOUBLE.number, ENDS)),
+                limits=_listed(map(DOUBLE.number, ENDS[:WITHIN])),
             ),
             BLOCK_OF.format(
                 arguments=" ".join(
@@ -59,9 +62,14 @@ def source(formulas: Formulas) -> str:
                 rest=writer.rest(),
                 added=" ".join(f"sums[{i}] += sum{i};" for i in range(len(formulas.sums))),
             ),
-            DRIVER,
+            DRIVER.replace("PRODUCT", _product()),
         )
     )
+
+
+def _product() -> str:
+    """Written out: compilers make no vectors of a loop in a loop."""
+    return " * ".join(f"lost[i + {k * BLOCK // AT_ONCE}]" for k in range(AT_ONCE))
 
 
 def _is_computed(value: Any) -> bool:
@@ -97,8 +105,7 @@ class _Writer:
 
     def __init__(self, formulas: Formulas, loops: Loops) -> None:
         self.loops = loops
-        looked_at = [(one.judged, one.reference, one.tolerance) for one in formulas.elements]
-        flat = [value for three in looked_at for value in three]
+        flat = [value for one in formulas.elements for value in one.looked_at]
         self.found = [(value, f"found[{place}]") for place, value in enumerate(flat)]
         self.sums = [(value, f"sum{place}") for place, value in enumerate(formulas.sums)]
 

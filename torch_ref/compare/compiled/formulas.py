@@ -29,7 +29,10 @@ from torch_ref.compare.verdict import Compared, Side
 from torch_ref.native.symbols import Symbol, in_order
 
 OTHER = "other_"
-SUMS = 7  # of a quantity: the digits of both sides, and the five of `pooled.summands`
+SUMS = 5  # of a quantity: those of `pooled.summands`
+
+# What is looked at of each number: fields of `Compared`.
+LOOKED_AT = ("judged", "reference", "tolerance", "lost_manual", "lost_reference")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class Element:
     judged: Any
     reference: Any
     tolerance: Any
+    lost_manual: Any
+    lost_reference: Any
+
+    @property
+    def looked_at(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in LOOKED_AT)
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,7 @@ class Formulas:
     @property
     def outputs(self) -> list[Any]:
         """Everything that is to be computed."""
-        looked_at = ((one.judged, one.reference, one.tolerance) for one in self.elements)
-        return [*(value for three in looked_at for value in three), *self.sums]
+        return [*(value for one in self.elements for value in one.looked_at), *self.sums]
 
 
 def columns(answers: Answers, names: Sequence[str]) -> list[Tensor]:
@@ -179,7 +187,8 @@ def _judged(
         fits = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
     sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, fits, narrow.kinks)
     found = held_together(sides, recorder.dtype)
-    sums = [_by_case(term) for one in found.values() for term in _summed(one)]
+    pooled = (summands(one.scaled, one.moved, batched=True) for one in found.values())
+    sums = [_by_case(term) for terms in pooled for term in terms]
     kinks = torch.zeros(CASES, dtype=torch.bool) if narrow.kinks is None else narrow.kinks
     plainly = list(looks.against) if isinstance(looks, _Usual) else []
     plainly += [exact.values[n].isfinite() != value.isfinite() for n, value in two.known.items()]
@@ -195,11 +204,6 @@ def _sides(walked: Walked) -> dict[str, Side]:
 
 def _off(walked: Walked, name: str, expected: Tensor) -> Tensor:
     return is_off(walked.values[name], expected, walked.bounds[name])
-
-
-def _summed(found: Compared) -> tuple[Tensor, ...]:
-    pooled = summands(found.scaled, found.moved, batched=True)
-    return found.digits_manual, found.digits_reference, *pooled
 
 
 def _anywhere(condition: Tensor) -> Tensor:
@@ -224,10 +228,10 @@ def _taken_down(
     elements: list[Element] = []
     for quantity, one in enumerate(found.values()):
         hand = (arguments.index(each.operands[0]) for each in of_cases(one.manual)[0])
-        looked_at = (of_cases(value)[0] for value in (one.judged, one.reference, one.tolerance))
+        looked_at = (of_cases(getattr(one, name))[0] for name in LOOKED_AT)
         for place, of_one in enumerate(zip(hand, *looked_at, strict=True)):
             elements.append(Element(quantity, place, *of_one))
-    compared = (value for one in found.values() for value in (one.judged, one.tolerance))
+    compared = (getattr(one, name) for one in found.values() for name in LOOKED_AT)
     _check_alike(tracing.algebra, [of_cases(value) for value in (*compared, *sums)])
     shapes = tuple(tuple(one.manual.shape[1:]) for one in found.values())
     summed = tuple(of_cases(value)[0][0] for value in sums)

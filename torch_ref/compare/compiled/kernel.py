@@ -10,7 +10,7 @@ import numpy as np
 
 from torch_ref.compare.compiled.emit import FLAGS, source
 from torch_ref.compare.compiled.formulas import SUMS, Formulas, columns
-from torch_ref.compare.histogram import ENDS
+from torch_ref.compare.histogram import BINS, WITHIN
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.sides import Answers
 from torch_ref.compare.verdict import Tally, place_of
@@ -36,9 +36,10 @@ class Kernel:
             raise ValueError("These cases are of other shapes than those that were compiled.")
         pointers = (ctypes.c_void_p * len(rows))(*(row.data_ptr() for row in rows))
         sums = np.zeros(len(self.formulas.sums))
-        counts = np.zeros((quantities, len(ENDS) + 1), np.int64)
+        counts = np.zeros((quantities, WITHIN + 1), np.int64)
+        digits = np.zeros((quantities, 2))
         worst, places = np.zeros((quantities, 4)), np.zeros(quantities, np.int64)
-        out = (array.ctypes.data for array in (sums, counts, worst, places))
+        out = (array.ctypes.data for array in (sums, counts, digits, worst, places))
         cases = len(rows[0])
         if self.run(cases, pointers, *out):
             return None
@@ -48,7 +49,8 @@ class Kernel:
         tallies = [
             self._tally(
                 quantity, cases, first_case, of_quantities[SUMS * quantity : SUMS * (quantity + 1)],
-                counts[quantity].tolist(), worst[quantity].tolist(), int(places[quantity]),
+                counts[quantity].tolist(), digits[quantity].tolist(), worst[quantity].tolist(),
+                int(places[quantity]),
             )
             for quantity in range(quantities)
         ]  # fmt: skip
@@ -56,13 +58,14 @@ class Kernel:
 
     def _tally(
         self, quantity: int, cases: int, first_case: str, sums: list[float], counts: list[int],
-        worst: list[float], place: int,
+        digits: list[float], worst: list[float], place: int,
     ) -> Tally:  # fmt: skip
         shape = self.formulas.shapes[quantity]
-        by_hand, by_autograd, signed, squares, spread, pooled, deviations = sums
+        signed, squares, spread, pooled, deviations = sums
+        by_hand, by_autograd = digits
         ratio, *numbers = worst
         within, decided = counts[:-1], counts[-1]
-        ends = [0, *within, decided]
+        ends = [0, *within, *[decided] * (BINS - WITHIN)]
         where = place_of(place, shape, first_case, batched=True)
         return Tally(
             name=self.formulas.names[quantity],
@@ -83,5 +86,5 @@ class Kernel:
 def compiled(formulas: Formulas) -> Kernel:
     """The formulas as code in memory. Raises NoCompilerError."""
     run = library(source(formulas), FLAGS).run
-    run.argtypes = (ctypes.c_int64, *[ctypes.c_void_p] * 5)
+    run.argtypes = (ctypes.c_int64, *[ctypes.c_void_p] * 6)
     return Kernel(formulas, run)

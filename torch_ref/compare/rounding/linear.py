@@ -43,9 +43,7 @@ def reduction(operation: Operation) -> Bound:
     bound: Tensor = carried + growth(terms) * arithmetic.unit_roundoff * sizes
     if operation.name not in ("sum", "cumsum"):  # divided by n: one rounding more, and underflow
         small = (result.abs() <= 2 * arithmetic.smallest_normal) & (sizes > 0)
-        bound = (
-            bound + arithmetic.unit_roundoff * sizes + small.double() * arithmetic.smallest_normal
-        )
+        bound = bound + arithmetic.unit_roundoff * sizes + small.double() * arithmetic.eta
     return bound
 
 
@@ -91,7 +89,7 @@ def _sum_of_products(
     sizes = on(a + error_a, b + error_b)
     arithmetic = operation.arithmetic
     bound: Tensor = growth(terms) * arithmetic.unit_roundoff * sizes
-    bound = bound + (sizes > 0) * terms * arithmetic.smallest_normal  # products underflow
+    bound = bound + (sizes > 0) * terms * arithmetic.eta  # products underflow
     if operation.errors[left] is not None:
         bound = bound + on(error_a, b + error_b)
     if operation.errors[right] is not None:
@@ -171,7 +169,7 @@ def all_multiplied(operation: Operation) -> Bound:
     return (
         moved
         + terms * arithmetic.unit_roundoff * (size + moved)
-        + (size > 0).double() * arithmetic.smallest_normal
+        + (size > 0).double() * arithmetic.eta
     )
 
 

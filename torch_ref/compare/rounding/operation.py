@@ -17,21 +17,27 @@ from torch_ref.compare.rounding.looks import Looks
 # the places where rounding could give another answer; None means exact. An operation with several
 # results has a tuple of them.
 Bound = Any
+# Bounds are computed in float64. That of underflow in float64 itself, times anything below 1, would
+# be subnormal there: a number with few digits, which takes some processors a hundred times as long.
+HEADROOM = 2.0**64
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The numbers of a floating dtype that the bounds need."""
+    """The numbers of a floating dtype that the bounds need; eta: how far underflow moves a number.
+    """
 
     unit_roundoff: float
     smallest_normal: float
+    eta: float
     largest: float
     dtype: torch.dtype
 
     @staticmethod
     def of(dtype: torch.dtype) -> "Arithmetic":
         info = torch.finfo(dtype)
-        return Arithmetic(info.eps / 2, info.smallest_normal, info.max, dtype)
+        eta = info.smallest_normal * (HEADROOM if dtype == torch.float64 else 1)
+        return Arithmetic(info.eps / 2, info.smallest_normal, eta, info.max, dtype)
 
     def rounding_of(self, number: float) -> float:
         """Relative error of a Python number once it is rounded to the dtype."""
@@ -44,7 +50,7 @@ class Arithmetic:
 
     def of_constants_only(self) -> "Arithmetic":
         """An arithmetic that rounds nothing but the numbers written in the code."""
-        return replace(self, unit_roundoff=0.0, smallest_normal=0.0)
+        return replace(self, unit_roundoff=0.0, smallest_normal=0.0, eta=0.0)
 
 
 @dataclass  # not frozen, which takes longer to make than a small tensor to add

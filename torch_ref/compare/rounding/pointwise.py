@@ -3,8 +3,8 @@
     e = |df/da| e_a + |df/db| e_b + k u |v| + eta
 
 u is the unit roundoff; k is 1 where IEEE 754 rounds the operation itself, 0 where it is exact and 4
-for exp, log, sigmoid and the like; eta, the smallest normal number, covers underflow and flush to
-zero. + - * / keep their second order, too; other partial derivatives come from autograd, so there
+for exp, log, sigmoid and the like; eta, the smallest normal number (in float64 with headroom, see
+`operation`), covers underflow and flush to zero. + - * / keep their second order, too; other partial derivatives come from autograd, so there
 is no table of them. Of a function of one inexact number, the bound is the larger of two: by the
 steepest slope at that number and at both ends of its error, and by how far the function moves to
 these ends, which is exact where it rises or falls all the way. sin and cos turn on the way, and are
@@ -79,7 +79,7 @@ def with_own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor
     |v| is that of the value the dtype computes, so the propagated error is added to it.
     """
     name, args, arithmetic = operation.name, operation.args, operation.arithmetic
-    u, eta = arithmetic.unit_roundoff, arithmetic.smallest_normal
+    u, small = arithmetic.unit_roundoff, 2 * arithmetic.smallest_normal
     size = plus(propagated, operation.size)
     own = (1 if name in ROUNDED_ONCE else 4) * u
     total = own * size if propagated is None else torch.add(propagated, size, alpha=own)
@@ -89,12 +89,12 @@ def with_own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor
             total = total + u * abs(scale) * abs(args[1])
         numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
     else:
-        if not operation.looks.are_above(operation.size, 2 * eta):
-            underflow = operation.size <= 2 * eta
+        if not operation.looks.are_above(operation.size, small):
+            underflow = operation.size <= small
             for arg in args:
                 if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
                     underflow = underflow & (arg != 0)
-            total = total + underflow.double() * eta  # bool times float would be float32
+            total = total + underflow.double() * arithmetic.eta  # bool times float would be float32
         numbers = [size] * (name in ROUNDED_ONCE)
     for arg in args:
         if isinstance(arg, float) and numbers:

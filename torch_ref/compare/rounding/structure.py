@@ -68,7 +68,7 @@ def _narrowed(operation: Operation) -> Bound:
         return (number.double() - result.double()).abs()
     arithmetic = operation.arithmetic
     size = number.double().abs() + error
-    return error + arithmetic.unit_roundoff * size + (size > 0) * arithmetic.smallest_normal
+    return error + arithmetic.unit_roundoff * size + (size > 0) * arithmetic.eta
 
 
 def converted(whole: Tensor, open_places: Any, operation: Operation) -> Any:
