@@ -1,7 +1,7 @@
 """What the network refuses, one clear sentence each: names, then dtypes and shapes, then values."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,12 +11,15 @@ from array_api_compat import array_namespace, device
 Array = Any
 
 
-def check_names(what: str, given: Mapping[str, Any], expected: Iterable[str]) -> None:
-    """Raise ValueError unless `given` is a dict that has the `expected` names and no others."""
+def check_names(
+    what: str, given: Mapping[str, Any], expected: Iterable[str], optional: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless `given` is a dict that has the `expected` names and no others; those
+    in `optional` may be missing."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{what} must be a dict of arrays by name; got {type(given).__name__}.")
     expected = tuple(expected)
-    missing = [name for name in expected if name not in given]
+    missing = [name for name in expected if name not in given and name not in optional]
     unknown = [str(name) for name in given if name not in expected]
     if missing or unknown:
         found = [f"missing {', '.join(missing)}"] * bool(missing)
@@ -92,9 +95,11 @@ def check_gradient(name: str, gradient: Any, parameter: Any) -> None:
 def check_forward_values(given: Mapping[str, Array], values: Mapping[str, Array]) -> None:
     """Raise ValueError for t <= 0, a number that is not finite, and a loss that overflows.
 
-    Whatever is wrong reaches z3, z4, z5 or the loss, so only these are looked at while all is well.
+    Whatever is wrong reaches z3, z4, z5 or the loss, so only these are looked at while all is well;
+    where there is no loss, what it needs: t > 0 and x6 > 0.
     """
-    if _all_finite(values[name] for name in ("z3", "z4", "z5", "loss")):
+    well = _all_finite(values[name] for name in ("z3", "z4", "z5", "loss") if name in values)
+    if well and ("loss" in values or _has_loss(values["x6"], values["t"])):
         return
     problem = "is not finite: every number given must be; mend it or leave it out"
     for name, value in given.items():
@@ -107,6 +112,12 @@ def check_forward_values(given: Mapping[str, Array], values: Mapping[str, Array]
         _raise_where(
             name, value, wrong, f"is out of range for {value.dtype}{hint}, or use a wider dtype"
         )
+
+
+def _has_loss(x6: Array, t: Array) -> bool:
+    """Whether t/x6 - ln(t/x6) - 1 is a number everywhere, which may be out of range."""
+    xp = array_namespace(x6, t)
+    return _all_finite((x6, t)) and bool(xp.all(t > 0)) and bool(xp.all(x6 > 0))
 
 
 def check_backward_values(gradients: Mapping[str, Array]) -> None:

@@ -70,11 +70,13 @@ def init_parameters(seed: int = 0, dtype: Any = np.float64) -> dict[str, np.ndar
 
 
 def forward(
-    parameters: Mapping[str, Array], inputs: Mapping[str, Array], *, check_values: bool = True
-) -> dict[str, Array]:
+    parameters: Mapping[str, Array], inputs: Mapping[str, Array], *, check_values: bool = True,
+    loss: bool = True,
+) -> dict[str, Array]:  # fmt: skip
     """Every value of the network, by the names in VALUES; `loss` has one number a sample.
 
-    parameters: the names in PARAMETERS; inputs: x1, x2 and t. All broadcast.
+    parameters: the names in PARAMETERS; inputs: x1, x2 and t. All broadcast. loss: whether to
+    compute it, too, which takes longer than all the rest; `backward` needs only what leads to it.
     Raises ValueError for wrong names, shapes, devices or values (t <= 0, not finite, a loss that
     overflows), TypeError for wrong dtypes or mixed libraries.
     """
@@ -83,6 +85,8 @@ def forward(
     given = common_arrays({**parameters, **inputs})
     with numpy_warnings_off(check_values):
         values = _forward(**given)
+        if loss:
+            values["loss"] = itakura_saito(values["x6"], values["t"])
     if check_values:
         check_forward_values(given, values)
     return values
@@ -100,9 +104,10 @@ def _forward(
     x5 = sigmoid(z5)
     z6 = w36 * x3 + w46 * x4 + w56 * x5 + b6
     x6 = square(z6)
-    loss = itakura_saito(x6, t)
-    numbers = (x1, x2, t, z3, x3, z4, x4, z5, x5, z6, x6, loss)
-    return dict(zip(VALUES, numbers, strict=True))
+    return {
+        "x1": x1, "x2": x2, "t": t, "z3": z3, "x3": x3, "z4": z4, "x4": x4, "z5": z5, "x5": x5,
+        "z6": z6, "x6": x6,
+    }  # fmt: skip
 
 
 def backward(
@@ -111,14 +116,14 @@ def backward(
     """dL/d(name) of each sample, in the order in which they are derived, from x6 down to x1, x2.
 
     By the chain rule from the module's formulas; (3) and (5) are equations of the assignment.
-    parameters: as for `forward`; values: what `forward` returned. Every gradient has the
-    broadcast shape of the batch. Raises as `forward` does, and ValueError for a gradient that
-    overflows.
+    parameters: as for `forward`; values: what `forward` returned, with the loss or without. Every
+    gradient has the broadcast shape of the batch. Raises as `forward` does, and ValueError for a
+    gradient that overflows.
     """
     check_names("parameters", parameters, PARAMETERS)
-    check_names("values", values, VALUES)
+    check_names("values", values, VALUES, optional=("loss",))
     given = common_arrays({**parameters, **values})
-    del given["loss"]  # the derivatives need no loss, only what led to it
+    given.pop("loss", None)  # the derivatives need no loss, only what leads to it
     with numpy_warnings_off(check_values):
         gradients = _backward(**given)
     if check_values:

@@ -90,6 +90,18 @@ def test_parameter_not_finite(name: str, number: float) -> None:
         forward(with_one(name, number))
 
 
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("t", 0.0), ("t", -1.5), *((name, n) for name in INPUTS for n in (NAN, INF)), ("b3", NAN)],
+)
+def test_without_the_loss_the_same_is_refused(name: str, number: float) -> None:
+    given = with_one(name, number)
+    with pytest.raises(ValueError, match=rf"^{name} = ") as expected:
+        forward(given)
+    with refused(ValueError, str(expected.value)):
+        forward(given, loss=False)
+
+
 def test_python_float_not_finite() -> None:
     with refused(
         ValueError,
@@ -108,8 +120,9 @@ def test_case_in_a_batch_of_two_dimensions() -> None:
 def test_z6_is_0() -> None:
     zero = {name: np.asarray(0.0) for name in PARAMETERS}
     problem = "is out of range for float64; keep z6 away from 0, or use a wider dtype."
-    with refused(ValueError, f"x6 = 0.0 in case 0 {problem}"):
-        forward({**good(), **zero})
+    for loss in (True, False):
+        with refused(ValueError, f"x6 = 0.0 in case 0 {problem}"):
+            forward({**good(), **zero}, loss=loss)
 
 
 def test_overflow_names_the_dtype_and_the_value() -> None:

@@ -114,6 +114,17 @@ def test_forward_names_every_value() -> None:
     assert all(values[name].shape == (8,) for name in VALUES)
 
 
+def test_the_loss_can_be_left_out() -> None:
+    parameters, inputs = manual_bp.init_parameters(), random_inputs((8,))
+    values = manual_bp.forward(parameters, inputs)
+    without = manual_bp.forward(parameters, inputs, loss=False)
+    assert tuple(without) == VALUES[:-1]
+    assert all((without[name] == values[name]).all() for name in without)
+    gradients, same = (manual_bp.backward(parameters, each) for each in (values, without))
+    assert list(gradients) == list(same) == ORDER
+    assert all((gradients[name] == same[name]).all() for name in ORDER)
+
+
 def test_backward_order() -> None:
     assert list(per_sample(manual_bp.init_parameters(), random_inputs())) == ORDER
 

@@ -94,7 +94,6 @@ def run(namespace: dict, values: dict) -> dict:
     parameters = {name: values[name] for name in manual_bp.PARAMETERS}
     inputs = {name: values[name] for name in manual_bp.INPUTS}
     known = namespace["_forward"](**parameters, **inputs)
-    del known["loss"]
     return namespace["_backward"](**parameters, **known)
 
 

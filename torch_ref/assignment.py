@@ -42,14 +42,15 @@ class _Named(nn.Module):
         return {**values, "loss": self.loss(values["x6"], t)}
 
 
-def manual_values(values: Values) -> Values:
+def manual_values(values: Values, loss: bool = True) -> Values:
     """Every value of the hand-written forward pass on a case's inputs and parameters."""
     inputs = {name: values[name] for name in manual_bp.INPUTS}
-    return manual_bp.forward(_parameters(values), inputs, check_values=False)
+    return manual_bp.forward(_parameters(values), inputs, check_values=False, loss=loss)
 
 
 def _manual(values: Values) -> Values:
-    return manual_bp.backward(_parameters(values), manual_values(values), check_values=False)
+    known = manual_values(values, loss=False)
+    return manual_bp.backward(_parameters(values), known, check_values=False)
 
 
 def _parameters(values: Values) -> Values:

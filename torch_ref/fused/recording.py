@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from manual_bp.functions import itakura_saito
 from manual_bp.network import INPUTS, PARAMETERS, _backward, _forward
 from torch_ref.native.symbols import Graph
 
@@ -48,6 +49,5 @@ def record(dtype: str) -> Recording:
     graph = Graph(np.dtype(dtype))
     given = {name: graph.symbol("argument", name) for name in ARGUMENTS}
     values = _forward(**given)
-    known = {name: value for name, value in values.items() if name != "loss"}
-    gradients = _backward(**{name: given[name] for name in PARAMETERS}, **known)
-    return Recording(values, gradients)
+    gradients = _backward(**{name: given[name] for name in PARAMETERS}, **values)
+    return Recording({**values, "loss": itakura_saito(values["x6"], values["t"])}, gradients)

@@ -95,7 +95,8 @@ static inline T square_root(T x) {{ return sqrt{kind.suffix}(x); }}
 static inline T with_sign_of(T size, T x) {{ return copysign{kind.suffix}(size, x); }}
 static inline int infinite(T x) {{ return absolute(x) == INFINITY; }}
 
-/* e^x = 2^k e^r with |r| <= ln(2)/2; 2^k in two factors, as it may be no normal number. */
+/* e^x = 2^k e^r with |r| <= ln(2)/2; 2^k in two factors, as it may be no normal number. Where e^x
+   vanishes nothing is multiplied until it does: underflow takes some processors long. */
 static inline T power(T x, T half, T outer) {{
   const T to_whole = {kind.number(1.5 * 2**kind.bits)};  /* adding it rounds to a whole number */
   const T shifted = x * {kind.number(1.4426950408889634)} + to_whole;
@@ -105,14 +106,17 @@ static inline T power(T x, T half, T outer) {{
   return series * of_bits((bits_of(shifted - half) << {kind.bits}) + (word){one}) * outer;
 }}
 static inline T exponential_of_negative(T x) {{  /* x <= 0, or NaN */
-  x = x < {kind.lowest} ? {kind.lowest} : x;
-  return power(x, -{half_range}, {kind.number(2.0**-half_range)});
+  const int vanishes = x < {kind.lowest};
+  const T result = power(vanishes ? 0 : x, -{half_range}, {kind.number(2.0**-half_range)});
+  return vanishes ? 0 : result;
 }}
 static inline T exponential(T x) {{
-  x = x < {kind.lowest} ? {kind.lowest} : x;
-  x = x > {kind.highest} ? {kind.highest} : x;
+  const int vanishes = x < {kind.lowest};
+  x = vanishes ? 0 : x > {kind.highest} ? {kind.highest} : x;
   const T half = x < 0 ? -{half_range} : {half_range};
-  return power(x, half, x < 0 ? {kind.number(2.0**-half_range)} : {kind.number(2.0**half_range)});
+  const T outer = x < 0 ? {kind.number(2.0**-half_range)} : {kind.number(2.0**half_range)};
+  const T result = power(x, half, outer);
+  return vanishes ? 0 : result;
 }}
 
 /* k ln 2 + ln(1 + f) + correction, for sqrt(1/2) <= 1 + f < sqrt(2): 2 artanh(f / (2 + f)). */

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, partial, reduce
 from operator import add
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,7 @@ def twins_for(function: str) -> tuple[MakeTwin, ...]:
 
 def gradients_twin(names: Namespace) -> Twin:
     """The assignment's twin: 21 gradients."""
-    # The loss's value goes into none of them, and would take most of the time to record.
-    forward = names["_forward"]
-    without_loss = forward.__globals__ | {"itakura_saito": lambda x, t: t / x}
-    forward = FunctionType(forward.__code__, without_loss)
-    return replace(_assignment(), manual=partial(_gradients, {**names, "_forward": forward}))
+    return replace(_assignment(), manual=partial(_gradients, names))
 
 
 def values_twin(names: Namespace) -> Twin:
@@ -67,6 +62,7 @@ def values_twin(names: Namespace) -> Twin:
 
     def manual(values: Values) -> Values:
         known = _forward(names, values)
+        known["loss"] = names["itakura_saito"](known["x6"], known["t"])
         return {f"weight_{name}": known[name] for name in FORWARD}
 
     return Twin("values", inputs, weighted, manual, _assignment().strata)
@@ -184,9 +180,8 @@ def _forward(names: Namespace, values: Values) -> Values:
 
 
 def _gradients(names: Namespace, values: Values) -> Values:
-    known = {name: value for name, value in _forward(names, values).items() if name != "loss"}
     parameters = {name: values[name] for name in manual_bp.PARAMETERS}
-    gradients: Values = names["_backward"](**parameters, **known)
+    gradients: Values = names["_backward"](**parameters, **_forward(names, values))
     return gradients
 
 

@@ -72,8 +72,8 @@ static void look_for_worst(int64_t start, int64_t count, int e, const T *const *
   places[q] = place;
 }
 
-/* counts: ENDS + 1 of each quantity, as by `tally`; left: the digits of its two sides. 1 where there
-   is no memory. */
+/* counts: ENDS + 1 of each quantity, as by `tally`; left: the digits of its two sides. 1 where
+   there is no memory. */
 int run(int64_t all, const T *const *in, double *sums, int64_t *counts, double (*left)[2],
         Worst *worst, int64_t *places) {
   T (*room)[ROW] = aligned_alloc(64, (ROOM + LOOKED_AT * ELEMENTS) * sizeof *room);

@@ -24,7 +24,9 @@ HEADROOM = 2.0**64
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The numbers of a floating dtype that the bounds need; eta: how far underflow moves a number.
+    """The numbers of a floating dtype that the bounds need.
+
+    eta: how far off underflow puts a number.
     """
 
     unit_roundoff: float

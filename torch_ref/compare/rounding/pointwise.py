@@ -4,11 +4,11 @@
 
 u is the unit roundoff; k is 1 where IEEE 754 rounds the operation itself, 0 where it is exact and 4
 for exp, log, sigmoid and the like; eta, the smallest normal number (in float64 with headroom, see
-`operation`), covers underflow and flush to zero. + - * / keep their second order, too; other partial derivatives come from autograd, so there
-is no table of them. Of a function of one inexact number, the bound is the larger of two: by the
-steepest slope at that number and at both ends of its error, and by how far the function moves to
-these ends, which is exact where it rises or falls all the way. sin and cos turn on the way, and are
-nowhere steeper than 1.
+`operation`), covers underflow and flush to zero. + - * / keep their second order, too; other
+partial derivatives come from autograd, so there is no table of them. Of a function of one inexact
+number, the bound is the larger of two: by the steepest slope at that number and at both ends of its
+error, and by how far the function moves to these ends, which is exact where it rises or falls all
+the way. sin and cos turn on the way, and are nowhere steeper than 1.
 """
 
 from dataclasses import replace
