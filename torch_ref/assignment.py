@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import manual_bp
-from torch_ref.compare.twin import Draw, Twin, Values
+from torch_ref.compare.twin import Draw, Twin, Values, uniform
 from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
 STRATA = ("ordinary", "z6 near 0", "t near z6^2", "saturated", "tiny", "huge")
@@ -84,21 +84,21 @@ def _signed(draw: Draw, low: float = 0.5, high: float = 2.0, rows: int | None = 
     One a case, or with `rows` so many: shape (rows, cases), in fewer operations than one by one.
     """
     numbers = _uniform(draw, rows)
-    return _logarithm_of_size(numbers, low, high).exp().copysign(numbers)
+    return _logarithm_of_size(numbers, low, high).exp_().copysign_(numbers)
 
 
 def _uniform(draw: Draw, rows: int | None = None) -> Tensor:
     """Numbers in [-1, 1): the sign of what is drawn, and where it lies between its limits."""
-    shape = draw.cases if rows is None else (rows, draw.cases)
-    return torch.as_tensor(draw.generator.uniform(-1, 1, shape))
+    shape = (draw.cases,) if rows is None else (rows, draw.cases)
+    return uniform(draw.generator, -1, 1, shape)
 
 
 def _logarithm_of_size(numbers: Tensor, low: float, high: float) -> Tensor:
-    return math.log(low) + math.log(high / low) * numbers.abs()
+    return numbers.abs().mul_(math.log(high / low)).add_(math.log(low))
 
 
 def _log_uniform(draw: Draw, low: float, high: float) -> Tensor:
-    return 10 ** torch.as_tensor(draw.generator.uniform(low, high, draw.cases))
+    return 10 ** uniform(draw.generator, low, high, draw.cases)
 
 
 def _without_z6(draw: Draw) -> Values:
@@ -127,7 +127,7 @@ def _known_so_far(values: Values) -> Values:
 def _far_from_one(draw: Draw) -> Tensor:
     """Ratios t/x6 in [1/8, 1/1.25] and [1.25, 8]."""
     numbers = _uniform(draw)
-    return _logarithm_of_size(numbers, 1.25, 8).copysign(numbers).exp()
+    return _logarithm_of_size(numbers, 1.25, 8).copysign_(numbers).exp_()
 
 
 def _ordinary(draw: Draw) -> Values:
@@ -182,4 +182,4 @@ def _huge(draw: Draw) -> Values:
 def _scale(draw: Draw, sign: int) -> Tensor:
     """Powers of ten from 1 to the tenth part of the dtype's exponents, the same draws for all."""
     decades = math.log10(torch.finfo(draw.dtype).max) / 10
-    return 10 ** (sign * decades * torch.as_tensor(draw.generator.uniform(0, 1, draw.cases)))
+    return 10 ** (sign * decades * uniform(draw.generator, 0, 1, draw.cases))

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_ref.compare.twin import Values
+from torch_ref.compare.twin import Values, uniform
 
 OfOne = Callable[[Tensor, np.random.Generator, bool], Tensor]
 OfAll = Callable[[Values, np.random.Generator, bool], Values]
@@ -79,7 +79,7 @@ def _throughout(value: Tensor, generator: np.random.Generator, cases: bool) -> T
 
 def _power_of_ten(low: float, high: float, shape: tuple[int, ...], generator: np.random.Generator,
                   like: Tensor) -> Tensor:  # fmt: skip
-    power = 10.0 ** torch.as_tensor(generator.uniform(low, high, shape))
+    power = 10.0 ** uniform(generator, low, high, shape)
     return power.to(like.dtype).to(like.device)
 
 
@@ -101,7 +101,10 @@ def _mixed_scales(value: Tensor, generator: np.random.Generator, cases: bool) ->
 
 def _tied(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
     flat = value.reshape(len(value), -1) if cases else value.reshape(1, -1)
-    second = torch.as_tensor(generator.random(tuple(flat.shape)) < 0.5).to(value.device)
+    drawn = generator.random(tuple(flat.shape))
+    if flat.shape[1] == 1:  # nothing to be equal to; the draws that follow are the same ones
+        return value
+    second = torch.as_tensor(drawn < 0.5).to(value.device)
     return torch.where(second, flat[:, -1:], flat[:, :1]).reshape(value.shape)
 
 

@@ -12,7 +12,6 @@ enum {{ ARGUMENTS = {arguments}, QUANTITIES = {quantities}, ELEMENTS = {elements
 DATA = """
 static const int quantity_of[] = {{{quantity_of}}}, place_of[] = {{{place_of}}};
 static const int manual_of[] = {{{manual_of}}}, numbers_of[] = {{{numbers_of}}};
-static const T limits[] = {{{limits}}};  /* where the histogram's bins end that rounding may fill */
 """
 # found: of each element, what `Element.looked_at` lists.
 BLOCK_OF = """
@@ -25,25 +24,26 @@ static void block(int64_t count, const T *const *in, T (*room)[ROW], T (*found)[
   {added}
 }}
 """
+# limits: where the histogram's bins end that rounding may fill. One loop keeps all counts in
+# registers.
+TALLY = """
+/* How many are decided, and how many of these lie within each limit. */
+static void tally(int64_t count, const T *judged, int64_t *counts) {{
+  T decided = 0, {zeros};
+  #pragma omp simd reduction(+ : decided, {names})
+  for (int64_t i = 0; i < count; i++) {{
+    const T ratio = judged[i];
+    decided += ratio >= 0 ? (T)1 : (T)0;
+    {within}
+  }}
+  const T undecided = count - decided;
+  counts[ENDS] += (int64_t)decided;
+  {counted}
+}}
+"""
 DRIVER = """
 enum { JUDGED, REFERENCE, TOLERANCE, LOST_MANUAL, LOST_REFERENCE };
 typedef struct { double ratio, manual, reference, tolerance; } Worst;
-
-/* How many are decided, and how many of these lie within each limit. */
-static void tally(int64_t count, const T *judged, int64_t *counts) {
-  T decided = 0;
-  #pragma omp simd reduction(+ : decided)
-  for (int64_t i = 0; i < count; i++) decided += judged[i] >= 0 ? (T)1 : (T)0;
-  T undecided = count - decided;
-  counts[ENDS] += (int64_t)decided;
-  for (int k = 0; k < ENDS; k++) {
-    const T limit = limits[k];
-    T within = 0;
-    #pragma omp simd reduction(+ : within)
-    for (int64_t i = 0; i < count; i++) within += judged[i] <= limit ? (T)1 : (T)0;
-    counts[k] += (int64_t)(within - undecided);
-  }
-}
 
 /* The decimal digits that are left where these parts are lost, none below 1e-16: the product of so
    many is a normal number, and one logarithm does for all. */

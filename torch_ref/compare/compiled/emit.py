@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torch_ref.compare.compiled.c_driver import BLOCK_OF, DATA, DRIVER, HEAD
+from torch_ref.compare.compiled.c_driver import BLOCK_OF, DATA, DRIVER, HEAD, TALLY
 from torch_ref.compare.compiled.formulas import LOOKED_AT, Formulas
 from torch_ref.compare.histogram import ENDS, WITHIN
 from torch_ref.native.c_math import FORMATS, functions
@@ -50,7 +50,6 @@ def source(formulas: Formulas) -> str:
                 place_of=_listed(one.place for one in elements),
                 manual_of=_listed(one.manual for one in elements),
                 numbers_of=_listed(map(quantities.count, range(len(formulas.names)))),
-                limits=_listed(map(DOUBLE.number, ENDS[:WITHIN])),
             ),
             BLOCK_OF.format(
                 arguments=" ".join(
@@ -62,8 +61,23 @@ def source(formulas: Formulas) -> str:
                 rest=writer.rest(),
                 added=" ".join(f"sums[{i}] += sum{i};" for i in range(len(formulas.sums))),
             ),
+            _tally(),
             DRIVER.replace("PRODUCT", _product()),
         )
+    )
+
+
+def _tally() -> str:
+    names = {f"within{place}": DOUBLE.number(limit) for place, limit in enumerate(ENDS[:WITHIN])}
+    return TALLY.format(
+        zeros=_listed(f"{name} = 0" for name in names),
+        names=_listed(names),
+        within=" ".join(
+            f"{name} += ratio <= {limit} ? (T)1 : (T)0;" for name, limit in names.items()
+        ),
+        counted=" ".join(
+            f"counts[{place}] += (int64_t)({name} - undecided);" for place, name in enumerate(names)
+        ),
     )
 
 
