@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import manual_bp
-from torch_ref.compare.twin import Draw, Twin, Values, uniform
+from torch_ref.compare.twin import Draw, Twin, Values, power_of_ten, uniform
 from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
 STRATA = ("ordinary", "z6 near 0", "t near z6^2", "saturated", "tiny", "huge")
@@ -97,10 +97,6 @@ def _logarithm_of_size(numbers: Tensor, low: float, high: float) -> Tensor:
     return numbers.abs().mul_(math.log(high / low)).add_(math.log(low))
 
 
-def _log_uniform(draw: Draw, low: float, high: float) -> Tensor:
-    return 10 ** uniform(draw.generator, low, high, draw.cases)
-
-
 def _without_z6(draw: Draw) -> Values:
     """Random x1, x2 and parameters; b6 and t wait until z6 is chosen."""
     names = ("x1", "x2", *(name for name in manual_bp.PARAMETERS if name != "b6"))
@@ -148,13 +144,13 @@ def _without_cancellation(values: Values) -> Values:
 
 
 def _small_z6(draw: Draw) -> Values:
-    z6 = _signed(draw) * _log_uniform(draw, -8, -1)
+    z6 = _signed(draw) * power_of_ten(draw.generator, -8, -1, draw.cases)
     values = _with_z6(_without_z6(draw), z6, _far_from_one(draw))
-    return {**values, "t": _log_uniform(draw, -1, 1)}
+    return {**values, "t": power_of_ten(draw.generator, -1, 1, draw.cases)}
 
 
 def _t_near_x6(draw: Draw) -> Values:
-    deviation = _signed(draw) * _log_uniform(draw, -15, -1)
+    deviation = _signed(draw) * power_of_ten(draw.generator, -15, -1, draw.cases)
     return _with_z6(_without_z6(draw), _signed(draw), 1 + deviation)
 
 
@@ -182,4 +178,4 @@ def _huge(draw: Draw) -> Values:
 def _scale(draw: Draw, sign: int) -> Tensor:
     """Powers of ten from 1 to the tenth part of the dtype's exponents, the same draws for all."""
     decades = math.log10(torch.finfo(draw.dtype).max) / 10
-    return 10 ** (sign * decades * uniform(draw.generator, 0, 1, draw.cases))
+    return power_of_ten(draw.generator, 0, sign * decades, draw.cases)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_ref.compare.twin import Values, uniform
+from torch_ref.compare.twin import Values, power_of_ten
 
 OfOne = Callable[[Tensor, np.random.Generator, bool], Tensor]
 OfAll = Callable[[Values, np.random.Generator, bool], Values]
@@ -79,8 +79,7 @@ def _throughout(value: Tensor, generator: np.random.Generator, cases: bool) -> T
 
 def _power_of_ten(low: float, high: float, shape: tuple[int, ...], generator: np.random.Generator,
                   like: Tensor) -> Tensor:  # fmt: skip
-    power = 10.0 ** uniform(generator, low, high, shape)
-    return power.to(like.dtype).to(like.device)
+    return power_of_ten(generator, low, high, shape).to(like.dtype).to(like.device)
 
 
 def _one_each(value: Tensor, cases: bool) -> tuple[int, ...]:

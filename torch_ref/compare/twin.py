@@ -1,5 +1,6 @@
 """What is compared: a Twin, and the Draw that makes its random cases."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +89,13 @@ class Draw:
 def uniform(generator: np.random.Generator, low: float, high: float, shape: int | Shape) -> Tensor:
     """The numbers of generator.uniform, float64 on the CPU, in two thirds of the time."""
     return torch.as_tensor(generator.random(shape)).mul_(high - low).add_(low)
+
+
+def power_of_ten(
+    generator: np.random.Generator, low: float, high: float, shape: int | Shape
+) -> Tensor:
+    """Numbers from 10^low to 10^high, log-uniform; torch's 10 ** x takes five times as long."""
+    return uniform(generator, low, high, shape).mul_(math.log(10)).exp_()
 
 
 @dataclass(frozen=True)
