@@ -177,8 +177,6 @@ def test_the_functions_as_they_are_are_not_caught(function: str) -> None:
     [
         (("_backward", "dw46 = dz6 * x4", "dw46 = dz6 * x5"), "assignment", "w46"),
         (("_forward", "x4 = sigmoid(z4)", "x4 = sigmoid(z3)"), "assignment", "x6"),
-        (("_forward", "loss = itakura_saito(x6, t)", "loss = itakura_saito(t, x6)"), "values",
-         "weight_loss"),
         (("_itakura_saito_double", "2 * d - xp", "3 * d - xp"), "functions",
          "weight_itakura_saito"),
         # where t/x is subnormal, and nowhere else
@@ -243,7 +241,7 @@ def test_a_survivor_fails_the_self_test(
         (("_itakura_saito_far", "ratio < 0.5", "ratio < 1.5"), EQUAL),
         (("_itakura_saito_far", "subnormal | xp", "subnormal & xp"), EQUAL),
         (("_backward", "dz6 * w36 + dz5 * w35", "w35 * dz5 + w36 * dz6"), EQUAL),
-        (("_forward", "strict=True", "strict=False"), EQUAL),
+        (("_forward", "w36 * x3 + w46 * x4", "w46 * x4 + w36 * x3"), EQUAL),
         (("_mean_over_batch", "size != grad", "size < grad"), EVERY_SHAPE),
         (("_mean_over_batch", "keepdims=True", "keepdims=False"), EVERY_SHAPE),
     ],
@@ -273,7 +271,7 @@ def test_an_equivalent_mutant_is_proved_so(mutant: tuple[str, str, str], proof: 
         ("_backward", "dx4 = dz6 * w46", "dx4 = dz6 * w36"),
         ("_backward", "sigmoid_derivative(z4)", "(x4 * (1 - x4))"),  # knows sigma' by name only
         ("_forward", "x4 = sigmoid(z4)", "x4 = sigmoid(z5)"),
-        ("_forward", "(x1, x2, t,", "(x2, x1, t,"),
+        ("_forward", '"x1": x1', '"x1": x2'),
         ("_mean_over_batch", "size != grad", "size is not grad"),
         ("_mean_over_batch", "(1,) *", "(2,) *"),  # the same but for axes of size 2
         ("_mean_over_batch", "xp.mean(", "xp.sum("),
