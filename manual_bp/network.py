@@ -171,25 +171,27 @@ def _backward(
 
 
 def gradients(
-    parameters: Mapping[str, Array], inputs: Mapping[str, Array], *, check_values: bool = True
-) -> tuple[Array, dict[str, Array]]:
+    parameters: Mapping[str, Array], inputs: Mapping[str, Array], *, check_values: bool = True,
+    loss: bool = True,
+) -> tuple[Array, dict[str, Array]]:  # fmt: skip
     """The batch's mean loss, shape (), and its gradient for PARAMETERS, each in that one's shape.
 
+    loss: whether to compute it, too; where not, None comes in its place.
     Raises as `forward` and `backward` do, and ValueError for an empty batch.
     """
-    values = forward(parameters, inputs, check_values=check_values)
-    batch = values["loss"].shape
+    values = forward(parameters, inputs, check_values=check_values, loss=loss)
+    batch = np.broadcast_shapes(values["x6"].shape, values["t"].shape)
     if 0 in batch:
         raise ValueError(
             f"The batch is empty (shape {tuple(batch)}): a mean needs at least one sample. "
             "Check how the batch was cut or filtered."
         )
     per_sample = backward(parameters, values, check_values=check_values)
-    xp = array_namespace(values["loss"])
-    return xp.mean(values["loss"]), {
+    means = {
         name: _mean_over_batch(per_sample[name], getattr(parameters[name], "shape", ()))
         for name in PARAMETERS
     }
+    return array_namespace(values["x6"]).mean(values["loss"]) if loss else None, means
 
 
 def _mean_over_batch(gradient: Array, shape: tuple[int, ...]) -> Array:

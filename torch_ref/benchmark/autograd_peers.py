@@ -109,7 +109,7 @@ def _mean_of_losses(parameters: Any, inputs: Any) -> dict[str, Any]:
 
 
 def _gradients(parameters: Any, inputs: Any) -> dict[str, Any]:
-    return manual_bp.gradients(parameters, inputs, check_values=False)[1]
+    return manual_bp.gradients(parameters, inputs, check_values=False, loss=False)[1]
 
 
 def _both(parameters: Any, inputs: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _both(parameters: Any, inputs: Any) -> dict[str, Any]:
 
 
 def _each(parameters: Any, inputs: Any) -> dict[str, Any]:
-    values = manual_bp.forward(parameters, inputs, check_values=False)
+    values = manual_bp.forward(parameters, inputs, check_values=False, loss=False)
     return manual_bp.backward(parameters, values, check_values=False)
 
 

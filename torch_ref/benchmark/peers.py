@@ -20,7 +20,7 @@ from torch_ref.fused import fused_backward, fused_gradients
 
 Step = Callable[[], dict[str, Any]]
 GRADIENTS, BOTH, LOSS = "gradients", "loss, gradients", "loss"
-CHECKED = "loss, gradients; checks"
+CHECKED, GRADIENTS_CHECKED = "loss, gradients; checks", "gradients; checks"
 ALL, ALL_CHECKED = "21 gradients", "21 gradients; checks"
 
 
@@ -84,6 +84,11 @@ def _fused(batch: Batch, given: Callable[[Batch], Any]) -> Step:
     return step
 
 
+def _fused_without_loss(batch: Batch, given: Callable[[Batch], Any]) -> Step:
+    parameters, inputs = given(batch)
+    return lambda: fused_gradients(parameters, inputs, loss=False)[1]
+
+
 def _fused_samples(batch: Batch, given: Callable[[Batch], Any]) -> Step:
     parameters, inputs = given(batch)
     return lambda: fused_backward(parameters, inputs)
@@ -112,6 +117,12 @@ WORKS: dict[str, tuple[Peer, ...]] = {
         _own("fused_gradients, torch", CHECKED, _by(_fused, _as_tensors), _no_fused),
         _own("fused_gradients, NumPy", CHECKED, _by(_fused, _as_numpy), limit.no_compiler),
         _own("fused_gradients, floats", CHECKED, _by(_fused, _as_floats), largest=1),
+        _own("fused_gradients, torch, no loss", GRADIENTS_CHECKED,
+             _by(_fused_without_loss, _as_tensors), _no_fused),
+        _own("fused_gradients, NumPy, no loss", GRADIENTS_CHECKED,
+             _by(_fused_without_loss, _as_numpy), limit.no_compiler),
+        _own("fused_gradients, floats, no loss", GRADIENTS_CHECKED,
+             _by(_fused_without_loss, _as_floats), largest=1),
         _own("manual, NumPy", BOTH, _by(_manual, _as_numpy, "both"), _no_numpy),
         _own("manual, torch", BOTH, _by(_manual, _as_tensors, "both")),
         _own("manual, compiled", GRADIENTS, _by(_fast_manual, "gradients"), _no_torch_compile),

@@ -42,7 +42,8 @@ def function(
     are so large that their sum is infinite.
     """
     text = source(arguments, outputs, watched, forms)
-    names: dict[str, Any] = {name: getattr(math, name) for name in ("exp", "log", "log1p", "isinf")}
+    used = ("exp", "log", "log1p", "isinf", "inf")
+    names: dict[str, Any] = {name: getattr(math, name) for name in used}
     exec(text, names)  # what is run was written above, from formulas of this package
     made: Callable[..., tuple[dict[str, float], float]] = names["sample"]
     return made

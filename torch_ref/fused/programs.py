@@ -20,7 +20,8 @@ from torch_ref.native.compiler import NoCompilerError, library
 from torch_ref.native.loops import FORMS
 
 MEANS = "means"  # of the loss and its gradient for parameters that are one number each
-SAMPLES = "samples"  # the same, sample by sample
+GRADIENTS = "gradients"  # the same without the loss
+SAMPLES = "samples"  # of the loss and its gradient for parameters, sample by sample
 BACKWARD = "backward"  # all gradients, sample by sample
 SMALL = 4_096  # samples, below which starting threads takes longer than they save
 
@@ -31,20 +32,25 @@ def wanted(kind: str, dtype: str) -> Mapping[str, Any]:
     recording = record(dtype)
     if kind == BACKWARD:
         return dict(recording.gradients)
-    return {"loss": recording.values["loss"]} | {n: recording.gradients[n] for n in PARAMETERS}
+    loss = {} if kind == GRADIENTS else {"loss": recording.values["loss"]}
+    return loss | {name: recording.gradients[name] for name in PARAMETERS}
+
+
+def watched(kind: str, dtype: str) -> list[Any]:
+    """What must be finite."""
+    recording = record(dtype)
+    with_loss = "loss" in wanted(kind, dtype)
+    return recording.watched if with_loss else recording.watched_without_loss
 
 
 def program(kind: str, dtype: str) -> emit_c.Program:
     """What the C code of this kind computes, each quantity once."""
-    summed = kind == MEANS
+    summed = kind in (MEANS, GRADIENTS)
     outputs = list(dict.fromkeys(wanted(kind, dtype).values()))
-    recording = record(dtype)
-    with_loss = "loss" in wanted(kind, dtype)
-    watched = recording.watched if with_loss else recording.watched_without_loss
     # what is summed shows by its sum whether it is finite
-    watched = telling(watched, outputs if summed else ())
+    looked_at = telling(watched(kind, dtype), outputs if summed else ())
     shared = len(PARAMETERS) if summed else 0
-    return emit_c.Program(dtype, ARGUMENTS, outputs, watched, shared, summed)
+    return emit_c.Program(dtype, ARGUMENTS, outputs, looked_at, shared, summed)
 
 
 @dataclass(frozen=True)
@@ -133,4 +139,5 @@ def loaded(
 @cache
 def sample(kind: str) -> "Callable[..., tuple[dict[str, float], float]]":
     """The same for one sample of Python floats; the number beside them is as in `emit_python`."""
-    return emit_python.function(ARGUMENTS, wanted(kind, "float64"), record("float64").watched)
+    outputs, looked_at = wanted(kind, "float64"), watched(kind, "float64")
+    return emit_python.function(ARGUMENTS, outputs, looked_at)
