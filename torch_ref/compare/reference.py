@@ -9,7 +9,7 @@ from torch._guards import TracingContext, tracing
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -117,6 +117,7 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
         )
     _without_examples_of_shape(pure)
     _without_copies(pure)
+    _without_factors_of_one(pure)
     pure.graph.eliminate_dead_code()
     pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
     return pure
@@ -129,6 +130,7 @@ _FILLED = {
 }
 
 
+_REPEATING = {torch.ops.aten.expand.default, torch.ops.aten.view.default}
 _SAME = {torch.ops.aten.alias.default, torch.ops.aten.detach.default}
 
 
@@ -155,6 +157,37 @@ def _without_copies(graph: GraphModule) -> None:
     for node in graph.graph.nodes:
         if node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
+
+
+def _without_factors_of_one(graph: GraphModule) -> None:
+    """What is multiplied by 1, as by the gradient to begin with, is itself, repeated if need be."""
+    for node in graph.graph.nodes:
+        if node.target != torch.ops.aten.mul.Tensor:
+            continue
+        for one, other in (node.args, reversed(node.args)):
+            value, product = _value(other), _value(node)
+            if value is None or product is None or value.dtype != product.dtype or not _is_one(one):
+                continue
+            if value.shape != product.shape:
+                with graph.graph.inserting_before(node):
+                    arguments = (other, list(product.shape))
+                    other = graph.graph.call_function(torch.ops.aten.expand.default, arguments)
+                other.meta = dict(node.meta)
+            node.replace_all_uses_with(other)
+            break
+
+
+def _is_one(argument: Any) -> bool:
+    while isinstance(argument, Node) and argument.target in _REPEATING:
+        argument = argument.args[0]
+    is_full = isinstance(argument, Node) and argument.target == torch.ops.aten.full.default
+    return is_full and argument.args[1] == 1
+
+
+def _value(argument: Any) -> Tensor | None:
+    """What the value of a node is shaped as."""
+    value = argument.meta.get("val") if isinstance(argument, Node) else None
+    return value if isinstance(value, Tensor) else None
 
 
 def same_answers(left: Values, right: Values) -> bool:

@@ -4,7 +4,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,9 +62,12 @@ class Operation:
 
     is_finite: whether all numbers of an earlier node's value are. looks: what may be found out
         about others. A rule that looks at numbers through these two alone can be compiled.
+    name, whole: as of the node's `Plan`.
     """
 
     node: Node
+    name: str
+    whole: bool
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     errors: tuple[Any, ...]
@@ -73,16 +76,14 @@ class Operation:
     report_kink: Callable[[Tensor], None]
     is_finite: Callable[[Node], bool]
     looks: Looks
+    _size: Tensor | None = None
 
     @property
-    def name(self) -> str:
-        return name_of(self.node)
-
-    @cached_property
     def size(self) -> Tensor:
-        """|v| of a floating result."""
-        size: Tensor = self.result.abs()
-        return size
+        """|v| of a floating result; not a cached_property, whose lock takes longer than this."""
+        if self._size is None:
+            self._size = self.result.abs()
+        return self._size
 
     def finite(self, place: int) -> bool:
         """Whether all numbers of an argument are finite."""

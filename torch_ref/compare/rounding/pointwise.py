@@ -105,7 +105,7 @@ def with_own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor
 def as_numbers(operation: Operation) -> Operation:
     """Booleans and integers among the arguments as float64; the bound on one is how far the dtype
     is from holding it, and without limit where it is open."""
-    if all(floating(arg) or not isinstance(arg, Tensor) for arg in operation.args):
+    if not operation.whole:
         return operation
     args, errors = list(operation.args), list(operation.errors)
     for i, (arg, error) in enumerate(zip(args, errors, strict=True)):

@@ -78,14 +78,16 @@ _MOVING = (STRUCTURAL | COPIES) - {"constant_pad_nd", "scatter"}  # these bring 
 class Plan:
     """What is known of a node without any number.
 
-    rounds: whether the operation can round even where its arguments are exact. kinks: whether it
-    reports kinks. moves: whether every number of the result is one of an argument's, so that none
-    can overflow. alone: whether these are those of the first argument. whole: whether an argument
-    may hold integers or booleans. places: which arguments are nodes; None where some are in lists
-    or given by name.
+    name: the operation's. constant: whether its value is the same whatever the inputs are. rounds:
+    whether it can round even where its arguments are exact. kinks: whether it reports kinks. moves:
+    whether every number of the result is one of an argument's, so that none can overflow. alone:
+    whether these are those of the first argument. whole: whether an argument may hold integers or
+    booleans. places: which arguments are nodes; None where some are in lists or given by name.
     """
 
     rule: Rule
+    name: str
+    constant: bool
     rounds: bool
     kinks: bool
     moves: bool
@@ -101,6 +103,8 @@ def plan_of(node: Node) -> Plan:
         name = name_of(node)
         plan = node.meta["plan"] = Plan(
             _rule_for(node, name),
+            name,
+            constant=name in CONSTANTS | _ALONE and all(map(_is_constant, node.all_input_nodes)),
             rounds=name not in _EXACT,
             kinks=name in _KINKED,
             moves=name in _MOVING,
@@ -120,6 +124,10 @@ def _rule_for(node: Node, name: str) -> Rule:
     if node.kwargs.get("rounding_mode"):  # a division that jumps
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
+
+
+def _is_constant(node: Node) -> bool:
+    return node.op == "call_function" and plan_of(node).constant
 
 
 def _places(node: Node) -> tuple[int, ...] | None:

@@ -85,6 +85,7 @@ class _Walker:
         if "last uses" not in self.graph.meta:
             self.graph.meta["last uses"] = _last_uses(self.graph)
         last_use = self.graph.meta["last uses"]
+        constants: dict[Node, Any] = self.graph.meta.setdefault("constants", {})
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining)
@@ -95,8 +96,12 @@ class _Walker:
             elif node.op == "output":
                 outputs: Any = node.args[0]
                 return [value[out] for out in outputs], [bound[out] for out in outputs]
+            elif node in constants:
+                value[node], bound[node] = constants[node], None
             else:
                 value[node], bound[node] = self.step(node, value, bound)
+                if bound[node] is None and plan_of(node).constant:
+                    constants[node] = value[node]
             for finished in last_use.get(node, ()):
                 value.pop(finished), bound.pop(finished)
         raise ValueError("The recorded graph has no output.")
@@ -114,7 +119,7 @@ class _Walker:
             return result, moved(target, args, kwargs, errors[0])
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
         operation = Operation(
-            node, args, kwargs, errors, result, arithmetic,
+            node, plan.name, plan.whole, args, kwargs, errors, result, arithmetic,
             self.report_kink, self.is_finite, self.looks,
         )  # fmt: skip
         error = self.bound(operation, plan, inexact)
