@@ -180,13 +180,13 @@ def gradients(
     Raises as `forward` and `backward` do, and ValueError for an empty batch.
     """
     values = forward(parameters, inputs, check_values=check_values, loss=loss)
-    batch = np.broadcast_shapes(values["x6"].shape, values["t"].shape)
+    per_sample = backward(parameters, values, check_values=check_values)
+    batch = per_sample["x6"].shape
     if 0 in batch:
         raise ValueError(
             f"The batch is empty (shape {tuple(batch)}): a mean needs at least one sample. "
             "Check how the batch was cut or filtered."
         )
-    per_sample = backward(parameters, values, check_values=check_values)
     means = {
         name: _mean_over_batch(per_sample[name], getattr(parameters[name], "shape", ()))
         for name in PARAMETERS

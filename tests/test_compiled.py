@@ -18,6 +18,7 @@ from torch_ref.compare.compiled import Compiled, algebra, judging
 from torch_ref.compare.compiled.algebra import CannotCompileError
 from torch_ref.compare.compiled.emit import FLAGS
 from torch_ref.compare.compiled.formulas import formulas
+from torch_ref.compare.compiled.kernel import compiled
 from torch_ref.compare.report import Report
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Tally
@@ -146,6 +147,22 @@ def test_a_shard_is_judged_alike_whoever_does_it_and_after_what() -> None:
     for judge in (one, other):
         judge.judge(judge.cases.batch(4, 10**9))
     assert one.tallies == other.tallies
+
+
+@pytest.mark.parametrize("cases", [1, 255, 256, 1000])
+def test_a_kernel_takes_any_number_of_cases(cases: int) -> None:
+    """Though only whole shards are given to it: the last block may be short."""
+    judge = judge_of(SMALL, torch.float32)
+    batch = judge.cases.batch(0, SHARD)
+    kernel = compiled(formulas(judge.recorder, judge.recorder.answers(batch), usual=False))
+    few = batch.part(0, cases)
+    found = kernel(judge.recorder.answers(few), "0:0")
+    assert found is not None
+    for one, plain in zip(found[0], judge._in_chunks(few)[0], strict=True):
+        assert (one.elements, one.decided) == (plain.elements, plain.decided)
+        assert one.digits_manual == pytest.approx(plain.digits_manual, rel=1e-6)
+        assert one.digits_reference == pytest.approx(plain.digits_reference, rel=1e-6)
+        assert sum(one.histogram) == sum(plain.histogram)
 
 
 def over_cases(values: Values) -> Values:

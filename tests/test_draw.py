@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_ref import Draw, Twin
 from torch_ref.compare import DTYPES, Cases
 from torch_ref.compare.sizes import set_of_sizes
+from torch_ref.compare.twin import power_of_ten, uniform
 
 CASES = 7
 FLOATING: dict[str, Callable[..., Tensor]] = {
@@ -50,6 +51,17 @@ def test_every_dtype_sees_the_same_numbers(name: str, dtype: torch.dtype, device
     wide = FLOATING[name](draw_of(), shape=(50, 4))
     assert torch.equal(drawn.cpu(), wide.to(dtype))
     assert len(wide.unique()) == 200
+
+
+@pytest.mark.parametrize(("low", "high", "shape"), [(-1, 1, (3, 5)), (0, 5.5, 7), (-8, 0, ())])
+def test_uniform_numbers_are_the_generators(low: float, high: float, shape: int) -> None:
+    def generator() -> np.random.Generator:
+        return np.random.default_rng(0)
+
+    expected = torch.as_tensor(generator().uniform(low, high, shape))
+    torch.testing.assert_close(uniform(generator(), low, high, shape), expected, rtol=1e-15, atol=0)
+    powers = power_of_ten(generator(), low, high, shape)
+    torch.testing.assert_close(powers, 10**expected, rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("integers", torch.int64), ("booleans", torch.bool)])

@@ -117,6 +117,54 @@ def test_underflow_is_covered() -> None:
     assert walked.bounds["y"] >= walked.values["y"] > 0
 
 
+def test_bounds_of_underflow_in_float64_are_normal_numbers() -> None:
+    """They are computed in float64 themselves: subnormal ones would have few digits."""
+    inputs = {"a": torch.tensor([-1e5], dtype=torch.float64)}
+    walked = bounded(lambda v: {"y": v["a"].exp() * 1e-3}, inputs, "float64")
+    assert walked.values["y"] == 0
+    assert torch.finfo(torch.float64).smallest_normal < walked.bounds["y"] < 1e-280
+
+
+def product_and_sum(values: Values) -> Values:
+    product = values["a"] * values["b"]
+    return {"product": product, "loss": product.sum()}
+
+
+def test_what_is_multiplied_by_1_is_itself() -> None:
+    """As by the gradient to begin with: nothing is computed, and nothing rounds."""
+    inputs = drawn("float64", a=(1.0, 2.0), b=(1.0, 2.0))
+    graph = record(lambda values: gradients_by_autograd(product_and_sum, values), inputs)
+    assert not any("mul" in str(node.target) for node in graph.graph.nodes)
+    walked = walk(graph, inputs, Arithmetic.of(torch.float32))
+    assert torch.equal(walked.values["a"], inputs["b"])
+    assert walked.bounds["a"].max() == walked.bounds["product"].max() == 0
+
+
+def test_what_is_multiplied_by_more_ones_is_repeated() -> None:
+    inputs = drawn("float64", a=(1.0, 2.0))
+    walked = bounded(lambda v: {"y": torch.ones_like(v["a"])[:, None] * v["a"]}, inputs, "float32")
+    assert torch.equal(walked.values["y"], inputs["a"].expand(512, 512))
+    assert walked.bounds["y"].max() == 0
+    whole = {"n": torch.arange(3)}  # times a float it is no integer any more
+    made = record(lambda v: {"y": torch.ones(3, dtype=torch.float64) * v["n"]}, whole)
+    assert walk(made, whole, Arithmetic.of(torch.float64)).values["y"].dtype == torch.float64
+
+
+def test_what_depends_on_no_input_is_computed_once() -> None:
+    def ramp(values: Values) -> Values:
+        return {"y": values["a"] * torch.arange(512, dtype=torch.float64)}
+
+    one, other = drawn("float64", a=(1.0, 2.0)), drawn("float64", a=(-2.0, -1.0))
+    graph, fresh = record(ramp, one), record(ramp, one)
+    walk(graph, one, Arithmetic.of(torch.float32))
+    kept = dict(graph.meta["constants"])
+    assert kept
+    again, expected = (walk(each, other, Arithmetic.of(torch.float32)) for each in (graph, fresh))
+    assert all(graph.meta["constants"][node] is value for node, value in kept.items())
+    assert torch.equal(again.values["y"], expected.values["y"])
+    assert torch.equal(again.bounds["y"], expected.bounds["y"])
+
+
 def test_an_operation_without_a_rule_is_named_and_unbounded() -> None:
     inputs = drawn("float32", a=(1.0, 2.0))
     walked = bounded(lambda v: {"y": (v["a"] * 3).logcumsumexp(0)}, inputs, "float32")

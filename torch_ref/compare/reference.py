@@ -123,15 +123,14 @@ def record(function: Callable[[Values], Values], example: Values) -> GraphModule
     return pure
 
 
+_ATEN = torch.ops.aten
 _FILLED = {
-    torch.ops.aten.full_like.default: None,
-    torch.ops.aten.ones_like.default: 1,
-    torch.ops.aten.zeros_like.default: 0,
+    _ATEN.full_like.default: None,
+    _ATEN.ones_like.default: 1,
+    _ATEN.zeros_like.default: 0,
 }
-
-
-_REPEATING = {torch.ops.aten.expand.default, torch.ops.aten.view.default}
-_SAME = {torch.ops.aten.alias.default, torch.ops.aten.detach.default}
+_REPEATING = {_ATEN.expand.default, _ATEN.view.default, _ATEN.unsqueeze.default}
+_SAME = {_ATEN.alias.default, _ATEN.detach.default}
 
 
 def _without_examples_of_shape(graph: GraphModule) -> None:
@@ -144,7 +143,7 @@ def _without_examples_of_shape(graph: GraphModule) -> None:
         fill = node.args[1] if len(node.args) > 1 else _FILLED[node.target]
         with graph.graph.inserting_before(node):
             filled = graph.graph.call_function(
-                torch.ops.aten.full.default,
+                _ATEN.full.default,
                 (list(value.shape), fill),
                 {"dtype": value.dtype, "device": value.device, "pin_memory": False},
             )
@@ -162,7 +161,7 @@ def _without_copies(graph: GraphModule) -> None:
 def _without_factors_of_one(graph: GraphModule) -> None:
     """What is multiplied by 1, as by the gradient to begin with, is itself, repeated if need be."""
     for node in graph.graph.nodes:
-        if node.target != torch.ops.aten.mul.Tensor:
+        if node.target != _ATEN.mul.Tensor:
             continue
         for one, other in (node.args, reversed(node.args)):
             value, product = _value(other), _value(node)
@@ -171,7 +170,7 @@ def _without_factors_of_one(graph: GraphModule) -> None:
             if value.shape != product.shape:
                 with graph.graph.inserting_before(node):
                     arguments = (other, list(product.shape))
-                    other = graph.graph.call_function(torch.ops.aten.expand.default, arguments)
+                    other = graph.graph.call_function(_ATEN.expand.default, arguments)
                 other.meta = dict(node.meta)
             node.replace_all_uses_with(other)
             break
@@ -180,7 +179,7 @@ def _without_factors_of_one(graph: GraphModule) -> None:
 def _is_one(argument: Any) -> bool:
     while isinstance(argument, Node) and argument.target in _REPEATING:
         argument = argument.args[0]
-    is_full = isinstance(argument, Node) and argument.target == torch.ops.aten.full.default
+    is_full = isinstance(argument, Node) and argument.target == _ATEN.full.default
     return is_full and argument.args[1] == 1
 
 

@@ -8,6 +8,7 @@ typedef double T;
 enum {{ ARGUMENTS = {arguments}, QUANTITIES = {quantities}, ELEMENTS = {elements}, SUMS = {sums},
        ROOM = {room}, BLOCK = {block}, ROW = BLOCK + 8, ENDS = {ends},
        LOOKED_AT = {looked_at}, AT_ONCE = {at_once} }};
+#define PRODUCT {product}  /* of AT_ONCE numbers of `lost`; compilers make no vectors of a loop */
 """
 DATA = """
 static const int quantity_of[] = {{{quantity_of}}}, place_of[] = {{{place_of}}};

@@ -43,6 +43,7 @@ def source(formulas: Formulas) -> str:
                 ends=WITHIN,
                 looked_at=len(LOOKED_AT),
                 at_once=AT_ONCE,
+                product=" * ".join(f"lost[i + {k * BLOCK // AT_ONCE}]" for k in range(AT_ONCE)),
             ),
             functions("float64"),
             DATA.format(
@@ -62,7 +63,7 @@ def source(formulas: Formulas) -> str:
                 added=" ".join(f"sums[{i}] += sum{i};" for i in range(len(formulas.sums))),
             ),
             _tally(),
-            DRIVER.replace("PRODUCT", _product()),
+            DRIVER,
         )
     )
 
@@ -79,11 +80,6 @@ def _tally() -> str:
             f"counts[{place}] += (int64_t)({name} - undecided);" for place, name in enumerate(names)
         ),
     )
-
-
-def _product() -> str:
-    """Written out: compilers make no vectors of a loop in a loop."""
-    return " * ".join(f"lost[i + {k * BLOCK // AT_ONCE}]" for k in range(AT_ONCE))
 
 
 def _is_computed(value: Any) -> bool:

@@ -30,7 +30,6 @@ from torch_ref.native.symbols import Symbol, in_order
 
 OTHER = "other_"
 SUMS = 5  # of a quantity: those of `pooled.summands`
-
 # What is looked at of each number: fields of `Compared`.
 LOOKED_AT = ("judged", "reference", "tolerance", "lost_manual", "lost_reference")
 
