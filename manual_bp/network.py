@@ -86,7 +86,7 @@ def forward(
     with numpy_warnings_off(check_values):
         values = _forward(**given)
         if loss:
-            values["loss"] = itakura_saito(values["x6"], values["t"])
+            values["loss"] = _loss(values["x6"], values["t"])
     if check_values:
         check_forward_values(given, values)
     return values
@@ -108,6 +108,10 @@ def _forward(
         "x1": x1, "x2": x2, "t": t, "z3": z3, "x3": x3, "z4": z4, "x4": x4, "z5": z5, "x5": x5,
         "z6": z6, "x6": x6,
     }  # fmt: skip
+
+
+def _loss(x6: Array, t: Array) -> Array:
+    return itakura_saito(x6, t)  # (1)
 
 
 def backward(
@@ -191,7 +195,8 @@ def gradients(
         name: _mean_over_batch(per_sample[name], getattr(parameters[name], "shape", ()))
         for name in PARAMETERS
     }
-    return array_namespace(values["x6"]).mean(values["loss"]) if loss else None, means
+    mean_loss = array_namespace(values["x6"]).mean(values["loss"]) if loss else None
+    return mean_loss, means
 
 
 def _mean_over_batch(gradient: Array, shape: tuple[int, ...]) -> Array:

@@ -162,7 +162,8 @@ def test_a_kernel_takes_any_number_of_cases(cases: int) -> None:
         assert (one.elements, one.decided) == (plain.elements, plain.decided)
         assert one.digits_manual == pytest.approx(plain.digits_manual, rel=1e-6)
         assert one.digits_reference == pytest.approx(plain.digits_reference, rel=1e-6)
-        assert sum(one.histogram) == sum(plain.histogram)
+        assert np.abs(np.subtract(one.histogram, plain.histogram)).sum() <= 2
+        assert sum(one.histogram) == one.decided
 
 
 def over_cases(values: Values) -> Values:

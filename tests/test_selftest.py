@@ -177,6 +177,7 @@ def test_the_functions_as_they_are_are_not_caught(function: str) -> None:
     [
         (("_backward", "dw46 = dz6 * x4", "dw46 = dz6 * x5"), "assignment", "w46"),
         (("_forward", "x4 = sigmoid(z4)", "x4 = sigmoid(z3)"), "assignment", "x6"),
+        (("_loss", "itakura_saito(x6, t)", "itakura_saito(t, x6)"), "values", "weight_loss"),
         (("_itakura_saito_double", "2 * d - xp", "3 * d - xp"), "functions",
          "weight_itakura_saito"),
         # where t/x is subnormal, and nowhere else

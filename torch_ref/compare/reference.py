@@ -160,19 +160,27 @@ def _without_copies(graph: GraphModule) -> None:
 
 def _without_factors_of_one(graph: GraphModule) -> None:
     """What is multiplied by 1, as by the gradient to begin with, is itself, repeated if need be."""
+    if any("as_strided" in str(node.target) for node in graph.graph.nodes):
+        return  # it sees what lies around a number in memory
     for node in graph.graph.nodes:
         if node.target != _ATEN.mul.Tensor:
             continue
         for one, other in (node.args, reversed(node.args)):
             value, product = _value(other), _value(node)
-            if value is None or product is None or value.dtype != product.dtype or not _is_one(one):
+            if not _is_one(one) or value is None or product is None or value.dtype != product.dtype:
                 continue
-            if value.shape != product.shape:
+            if (value.shape, value.stride()) == (product.shape, product.stride()):
+                node.replace_all_uses_with(other)
+            elif value.shape != product.shape and product.is_contiguous():
                 with graph.graph.inserting_before(node):
-                    arguments = (other, list(product.shape))
-                    other = graph.graph.call_function(_ATEN.expand.default, arguments)
-                other.meta = dict(node.meta)
-            node.replace_all_uses_with(other)
+                    repeated = graph.graph.call_function(
+                        _ATEN.expand.default, (other, list(product.shape))
+                    )
+                    copy = graph.graph.call_function(  # with memory of its own, as a product has
+                        _ATEN.clone.default, (repeated,), {"memory_format": torch.contiguous_format}
+                    )
+                repeated.meta, copy.meta = dict(node.meta), dict(node.meta)
+                node.replace_all_uses_with(copy)
             break
 
 

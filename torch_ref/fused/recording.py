@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from manual_bp.functions import itakura_saito
-from manual_bp.network import INPUTS, PARAMETERS, _backward, _forward
+from manual_bp.network import INPUTS, PARAMETERS, _backward, _forward, _loss
 from torch_ref.native.symbols import Graph
 
 ARGUMENTS = (*PARAMETERS, *INPUTS)
@@ -50,4 +49,4 @@ def record(dtype: str) -> Recording:
     given = {name: graph.symbol("argument", name) for name in ARGUMENTS}
     values = _forward(**given)
     gradients = _backward(**{name: given[name] for name in PARAMETERS}, **values)
-    return Recording({**values, "loss": itakura_saito(values["x6"], values["t"])}, gradients)
+    return Recording({**values, "loss": _loss(values["x6"], values["t"])}, gradients)

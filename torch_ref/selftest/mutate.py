@@ -23,7 +23,7 @@ FUNCTIONS = (
     "itakura_saito_derivative", "_itakura_saito_near", "_itakura_saito_double",
     "_itakura_saito_far",
 )  # fmt: skip
-NETWORK = ("_forward", "_backward", "_mean_over_batch")
+NETWORK = ("_forward", "_loss", "_backward", "_mean_over_batch")
 MUTATED = (*FUNCTIONS, *NETWORK)
 
 # cosmic-ray replaces each binary operator by every other; between these groups the result is no

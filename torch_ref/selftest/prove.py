@@ -14,7 +14,7 @@ from typing import Any
 import sympy
 from sympy import Expr, Poly, Rational, Symbol
 
-from torch_ref.selftest.mutate import FUNCTIONS, Mutant, original
+from torch_ref.selftest.mutate import FUNCTIONS, NETWORK, Mutant, original
 from torch_ref.selftest.shapes import same_for_every_shape
 from torch_ref.selftest.symbolic import (
     Cell,
@@ -51,7 +51,7 @@ def prove(mutant: Mutant) -> str | None:
 def _compare_everywhere(mutant: Mutant) -> str | None:
     """The proof that holds in every cell; cells are split until each has one formula."""
     codes = [_code(one) for one in (original(mutant.function), mutant)]
-    network = mutant.function in ("_forward", "_backward")
+    network = mutant.function in NETWORK
     answer = _network_formulas if network else _scalar_formulas
     variable = None if network else _RATIO if "saito" in mutant.function else _Z
     low = sympy.S.Zero if variable is _RATIO else -sympy.oo
@@ -99,8 +99,8 @@ def _network_formulas(mutant: Mutant, names: dict[str, Any], run: Run) -> dict[s
     function = names[mutant.function]
     code = function.__code__
     given = code.co_varnames[: code.co_argcount]
-    result: dict[str, Formula] = function(*(Formula(run, Symbol(n, real=True)) for n in given))
-    return result
+    result = function(*(Formula(run, Symbol(name, real=True)) for name in given))
+    return result if isinstance(result, dict) else {mutant.function: result}
 
 
 def _unknown_function(name: str) -> Any:

@@ -37,6 +37,8 @@ def twins_for(function: str) -> tuple[MakeTwin, ...]:
         return (gradients_twin,)
     if function == "_forward":
         return (gradients_twin, values_twin)
+    if function == "_loss":
+        return (values_twin,)
     if function in ("sigmoid", "sigmoid_derivative", "square", "square_derivative",
                     "itakura_saito_derivative"):  # fmt: skip
         return (gradients_twin, functions_twin)
@@ -62,7 +64,7 @@ def values_twin(names: Namespace) -> Twin:
 
     def manual(values: Values) -> Values:
         known = _forward(names, values)
-        known["loss"] = names["itakura_saito"](known["x6"], known["t"])
+        known["loss"] = names["_loss"](known["x6"], known["t"])
         return {f"weight_{name}": known[name] for name in FORWARD}
 
     return Twin("values", inputs, weighted, manual, _assignment().strata)

@@ -148,7 +148,10 @@ class Operations:
     def aten_alias(self, value: Symbols) -> Symbols:
         return value
 
-    aten_detach = aten_clone = aten_lift_fresh_copy = aten_alias
+    aten_detach = aten_lift_fresh_copy = aten_alias
+
+    def aten_clone(self, value: Symbols, *, memory_format: Any = None) -> Symbols:
+        return value
 
     def aten_expand(self, value: Symbols, size: Sequence[int]) -> Symbols:
         kept = (1,) * (len(size) - value.ndim) + value.shape

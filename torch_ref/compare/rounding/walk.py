@@ -85,7 +85,7 @@ class _Walker:
         if "last uses" not in self.graph.meta:
             self.graph.meta["last uses"] = _last_uses(self.graph)
         last_use = self.graph.meta["last uses"]
-        constants: dict[Node, Any] = self.graph.meta.setdefault("constants", {})
+        constants = _constants(self.graph, self.arithmetic)
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining)
@@ -178,6 +178,13 @@ class _Walker:
         else:
             found = mask.any().reshape(1)
         self.kinks = found if self.kinks is None else self.kinks | found
+
+
+def _constants(graph: GraphModule, arithmetic: Arithmetic) -> dict[Node, Any]:
+    """The values found so far that no input changes, and that are exact in this arithmetic."""
+    known: dict[Node, Any]
+    known = graph.meta.setdefault("constants", {}).setdefault(arithmetic, {})
+    return known
 
 
 def _wide(value: Tensor) -> Tensor:
