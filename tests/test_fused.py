@@ -411,21 +411,22 @@ BAD: dict[str, Callable[[Arrays, Arrays], Any]] = {
 }
 
 
+@pytest.mark.parametrize("loss", [True, False], ids=["loss", "no loss"])
 @pytest.mark.parametrize("make", [lambda one: one, tensors], ids=["numpy", "torch"])
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_input_is_refused_in_the_words_of_manual_bp(
-    bad: str, make: Callable[[Arrays], Arrays]
+    bad: str, make: Callable[[Arrays], Arrays], loss: bool
 ) -> None:
     given = batch()
     BAD[bad](*given)
     if bad not in ("list", "libraries"):
         given = tuple(map(make, given))
     with pytest.raises((ValueError, TypeError)) as expected:
-        manual_bp.gradients(*given)
+        manual_bp.gradients(*given, loss=loss)
     with pytest.raises(expected.type) as refused:
-        fused_gradients(*given)
+        fused_gradients(*given, loss=loss)
     assert str(refused.value) == str(expected.value)
-    if bad != "empty":
+    if bad != "empty" and loss:
         with pytest.raises(expected.type) as refused:
             fused_backward(*given)
         assert str(refused.value) == str(expected.value)

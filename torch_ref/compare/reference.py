@@ -163,25 +163,27 @@ def _without_factors_of_one(graph: GraphModule) -> None:
     if any("as_strided" in str(node.target) for node in graph.graph.nodes):
         return  # it sees what lies around a number in memory
     for node in graph.graph.nodes:
-        if node.target != _ATEN.mul.Tensor:
+        factor = _times_one(node)
+        if factor is None:
             continue
-        for one, other in (node.args, reversed(node.args)):
-            value, product = _value(other), _value(node)
-            if not _is_one(one) or value is None or product is None or value.dtype != product.dtype:
-                continue
-            if (value.shape, value.stride()) == (product.shape, product.stride()):
-                node.replace_all_uses_with(other)
-            elif value.shape != product.shape and product.is_contiguous():
-                with graph.graph.inserting_before(node):
-                    repeated = graph.graph.call_function(
-                        _ATEN.expand.default, (other, list(product.shape))
-                    )
-                    copy = graph.graph.call_function(  # with memory of its own, as a product has
-                        _ATEN.clone.default, (repeated,), {"memory_format": torch.contiguous_format}
-                    )
-                repeated.meta, copy.meta = dict(node.meta), dict(node.meta)
-                node.replace_all_uses_with(copy)
-            break
+        value, product = factor.meta["val"], node.meta["val"]
+        if (value.shape, value.stride()) == (product.shape, product.stride()):
+            node.replace_all_uses_with(factor)
+        elif value.shape != product.shape and product.is_contiguous():
+            node.replace_all_uses_with(_repeated(graph, factor, node))
+
+
+def _times_one(node: Node) -> Node | None:
+    """What a node multiplies by 1, in one dtype; None where it does not."""
+    if node.target != _ATEN.mul.Tensor:
+        return None
+    for one, other in (node.args, node.args[::-1]):
+        if not isinstance(other, Node) or not _is_one(one):
+            continue
+        value = other.meta.get("val")
+        if isinstance(value, Tensor) and value.dtype == node.meta["val"].dtype:
+            return other
+    return None
 
 
 def _is_one(argument: Any) -> bool:
@@ -191,10 +193,16 @@ def _is_one(argument: Any) -> bool:
     return is_full and argument.args[1] == 1
 
 
-def _value(argument: Any) -> Tensor | None:
-    """What the value of a node is shaped as."""
-    value = argument.meta.get("val") if isinstance(argument, Node) else None
-    return value if isinstance(value, Tensor) else None
+def _repeated(graph: GraphModule, value: Node, product: Node) -> Node:
+    """The value in the product's shape, with memory of its own, as a product has."""
+    size = list(product.meta["val"].shape)
+    with graph.graph.inserting_before(product):
+        view = graph.graph.call_function(_ATEN.expand.default, (value, size))
+        copy = graph.graph.call_function(
+            _ATEN.clone.default, (view,), {"memory_format": torch.contiguous_format}
+        )
+    view.meta, copy.meta = dict(product.meta), dict(product.meta)
+    return copy
 
 
 def same_answers(left: Values, right: Values) -> bool:
