@@ -105,19 +105,22 @@ def _without_z6(draw: Draw) -> Values:
 
 def _with_z6(values: Values, z6: Tensor, ratio: Tensor) -> Values:
     """b6 and t added so that z6 and t/x6 come out as wanted, up to rounding."""
-    return {**values, "b6": z6 - _known_so_far(values)["z6"], "t": ratio * z6 * z6}
+    return _ended(values, _hidden(values), z6, ratio)
 
 
-def _known_so_far(values: Values) -> Values:
-    """x4, x5 and, with 0 for b6, z6, before b6 and t are chosen.
+def _ended(values: Values, hidden: tuple[Tensor, ...], z6: Tensor, ratio: Tensor) -> Values:
+    """The same where x3, x4 and x5 are known."""
+    x3, x4, x5 = hidden
+    paths = (values["w36"] * x3).addcmul_(values["w46"], x4).addcmul_(values["w56"], x5)
+    return {**values, "b6": z6 - paths, "t": ratio * z6 * z6}
 
-    Not by `manual_bp.forward`, whose checks and loss would take most of the time of drawing.
-    """
-    z3 = values["w13"] * values["x1"] + values["w23"] * values["x2"] + values["b3"]
-    x3 = z3.sigmoid()
-    x4, x5 = ((values[f"w3{node}"] * x3 + values[f"b{node}"]).sigmoid() for node in (4, 5))
-    paths = values["w36"] * x3 + values["w46"] * x4 + values["w56"] * x5
-    return {"x4": x4, "x5": x5, "z6": paths}
+
+def _hidden(values: Values) -> tuple[Tensor, ...]:
+    """x3, x4 and x5. Not by `manual_bp.forward`, whose checks would take most of the time."""
+    z3 = torch.addcmul(values["b3"], values["w13"], values["x1"])
+    x3 = z3.addcmul_(values["w23"], values["x2"]).sigmoid_()
+    x4, x5 = (torch.addcmul(values[f"b{n}"], values[f"w3{n}"], x3).sigmoid_() for n in (4, 5))
+    return x3, x4, x5
 
 
 def _far_from_one(draw: Draw) -> Tensor:
@@ -127,20 +130,19 @@ def _far_from_one(draw: Draw) -> Tensor:
 
 
 def _ordinary(draw: Draw) -> Values:
-    values = _without_cancellation(_without_z6(draw))
-    return _with_z6(values, _signed(draw), _far_from_one(draw))
+    values = _without_z6(draw)
+    hidden = _hidden(values)
+    values["w36"] = _not_cancelling(values, hidden)
+    return _ended(values, hidden, _signed(draw), _far_from_one(draw))
 
 
-def _without_cancellation(values: Values) -> Values:
-    """The sign of w36 turned where the paths through nodes 4 and 5 would cancel half of it."""
-    known = _known_so_far(values)
-    paths = sum(
-        values[f"w3{node}"] * values[f"w{node}6"] * known[f"x{node}"] * (1 - known[f"x{node}"])
-        for node in (4, 5)
-    )
+def _not_cancelling(values: Values, hidden: tuple[Tensor, ...]) -> Tensor:
+    """w36 with its sign turned where the paths through nodes 4 and 5 would cancel half of it."""
+    _, x4, x5 = hidden
+    paths = values["w34"] * values["w46"] * x4 * (1 - x4)
+    paths += values["w35"] * values["w56"] * x5 * (1 - x5)
     w36 = values["w36"]
-    cancels = (w36 + paths).abs() < w36.abs() / 2
-    return {**values, "w36": torch.where(cancels, -w36, w36)}
+    return torch.where((w36 + paths).abs() < w36.abs() / 2, -w36, w36)
 
 
 def _small_z6(draw: Draw) -> Values:

@@ -100,10 +100,9 @@ def _mixed_scales(value: Tensor, generator: np.random.Generator, cases: bool) ->
 
 def _tied(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
     flat = value.reshape(len(value), -1) if cases else value.reshape(1, -1)
-    drawn = generator.random(tuple(flat.shape))
-    if flat.shape[1] == 1:  # nothing to be equal to; the draws that follow are the same ones
+    if flat.shape[1] == 1:  # nothing to be equal to
         return value
-    second = torch.as_tensor(drawn < 0.5).to(value.device)
+    second = torch.as_tensor(generator.random(tuple(flat.shape)) < 0.5).to(value.device)
     return torch.where(second, flat[:, -1:], flat[:, :1]).reshape(value.shape)
 
 
