@@ -20,7 +20,7 @@ class LoadingError(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundTwin:
     """A twin, and the address under which the command finds it again."""
 
     twin: "Twin"
@@ -32,7 +32,7 @@ class Found:
         return self.address.rpartition(":")[2]
 
 
-def find_twin(address: str) -> Found:
+def find_twin(address: str) -> FoundTwin:
     """The twin at `FILE.py:NAME` or `MODULE:NAME`; the name may be left out where there is one.
 
     Raises LoadingError as `find_twins` does, and where there are several.
@@ -47,7 +47,7 @@ def find_twin(address: str) -> Found:
     )
 
 
-def find_twins(address: str) -> list[Found]:
+def find_twins(address: str) -> list[FoundTwin]:
     """The twin of that name, or without one all that are there, at least one, in their order.
 
     The folder of the file, or the current folder for a module, becomes importable, as Python does
@@ -203,17 +203,17 @@ def _is_library(filename: str) -> bool:
 # the twin in it ----------------------------------------------------------------------------------
 
 
-def _all(module: ModuleType, place: str) -> list[Found]:
-    found = [Found(twin, f"{place}:{name}") for name, twin in _twins(module).items()]
+def _all(module: ModuleType, place: str) -> list[FoundTwin]:
+    found = [FoundTwin(twin, f"{place}:{name}") for name, twin in _twins(module).items()]
     if found:
         return found
     raise LoadingError(f"{place} has no twin: a line such as twin = Twin(...) is needed.")
 
 
-def _named(module: ModuleType, place: str, name: str) -> Found:
+def _named(module: ModuleType, place: str, name: str) -> FoundTwin:
     value = getattr(module, name, None)
     if _is_twin(value):
-        return Found(value, f"{place}:{name}")
+        return FoundTwin(value, f"{place}:{name}")
     raise LoadingError(_no_twin(module, place, name, list(_twins(module))))
 
 

@@ -13,7 +13,7 @@ from torch_ref.devices import missing_device
 if TYPE_CHECKING:
     import torch
 
-    from torch_ref.loading import Found
+    from torch_ref.loading import FoundTwin
 
 AGREE, DIFFER, BAD_INPUT, UNDECIDED, FAULT, STOPPED, CLOSED = 0, 1, 2, 3, 70, 130, 141
 NOT_JUDGED = "not judged"  # of a twin that cannot be, beside others
@@ -64,7 +64,7 @@ def bad_input() -> Iterator[None]:
         ) from None
 
 
-def found_twin(address: str | None) -> "Found":
+def found_twin(address: str | None) -> "FoundTwin":
     """The one twin that is meant."""
     from torch_ref.loading import find_twin
 
@@ -74,7 +74,7 @@ def found_twin(address: str | None) -> "Found":
         return find_twin(address)
 
 
-def found_twins(address: str | None) -> "list[Found]":
+def found_twins(address: str | None) -> "list[FoundTwin]":
     """All twins that are meant: those of a file or module, where no name is given."""
     from torch_ref.loading import find_twins
 
@@ -84,11 +84,11 @@ def found_twins(address: str | None) -> "list[Found]":
         return find_twins(address)
 
 
-def _assignment() -> "Found":
+def _assignment() -> "FoundTwin":
     from torch_ref.assignment import assignment_twin
-    from torch_ref.loading import Found
+    from torch_ref.loading import FoundTwin
 
-    return Found(assignment_twin(), "")
+    return FoundTwin(assignment_twin(), "")
 
 
 def usable_device(name: str) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from torch_ref.compare import Report
     from torch_ref.compare.verify import Judge
-    from torch_ref.loading import Found
+    from torch_ref.loading import FoundTwin
     from torch_ref.sweep.ledger import Ledger
     from torch_ref.sweep.ranks import Ranks
 
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     return exit_code([report.verdict])
 
 
-def _swept(options: argparse.Namespace, found: "Found", ranks: "Ranks") -> "Report | None":
+def _swept(options: argparse.Namespace, found: "FoundTwin", ranks: "Ranks") -> "Report | None":
     """The report of all ranks' work, on rank 0."""
     import torch
 
@@ -110,7 +110,7 @@ def _swept(options: argparse.Namespace, found: "Found", ranks: "Ranks") -> "Repo
 
 
 def _opened(
-    options: argparse.Namespace, found: "Found", ranks: "Ranks", judge: "Judge"
+    options: argparse.Namespace, found: "FoundTwin", ranks: "Ranks", judge: "Judge"
 ) -> "Ledger":
     from torch_ref.sweep.identity import Identity
     from torch_ref.sweep.ledger import Ledger

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from torch_ref.compare import Report
-    from torch_ref.loading import Found
+    from torch_ref.loading import FoundTwin
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _judged_by_turns(
-    twins: "list[Found]", options: argparse.Namespace, device: str, console: "Console"
+    twins: "list[FoundTwin]", options: argparse.Namespace, device: str, console: "Console"
 ) -> "tuple[list[Report], list[str]]":
     """The reports on all that can be judged, and the verdict on each twin, NOT_JUDGED where it
     cannot be; these are printed in one line at the end."""
@@ -108,7 +108,7 @@ def _judged_by_turns(
 
 
 def _judged(
-    found: "Found", options: argparse.Namespace, device: str, console: "Console"
+    found: "FoundTwin", options: argparse.Namespace, device: str, console: "Console"
 ) -> "list[Report]":
     """A report a dtype, each printed as soon as it is there."""
     from rich.progress import Progress
@@ -134,7 +134,7 @@ def _judged(
     return reports
 
 
-def _check_one_page(options: argparse.Namespace, twins: "list[Found]") -> None:
+def _check_one_page(options: argparse.Namespace, twins: "list[FoundTwin]") -> None:
     if options.report is not None and len(twins) > 1:
         raise BadInputError(
             f"--report writes a page on one twin, and {options.twin} has {len(twins)}: say which "

@@ -11,7 +11,7 @@ import torch
 
 from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.comparison import compared
-from torch_ref.compare.compiled import COMPILED_FROM, Compiled, Found
+from torch_ref.compare.compiled import COMPILED_FROM, Compiled, Judged
 from torch_ref.compare.contract import RANDOM
 from torch_ref.compare.conventions import conventions
 from torch_ref.compare.diagnosis import diagnose
@@ -197,11 +197,11 @@ class Judge:
         self.recorder.said.say(notes=self.cases.notes)
         self.example = self.example or _first_case(batch)
 
-    def _in_chunks(self, batch: Batch) -> Found:
+    def _in_chunks(self, batch: Batch) -> Judged:
         """What the chunks of a batch give, added up."""
         return _together([self._in_memory(chunk) for chunk in batch.chunks()])
 
-    def _in_memory(self, batch: Batch) -> Found:
+    def _in_memory(self, batch: Batch) -> Judged:
         """What a chunk gives; in halves where it does not fit into memory."""
         try:
             return self._plainly(batch)
@@ -216,7 +216,7 @@ class Judge:
         parts = batch.part(0, half), batch.part(half, batch.count - half)
         return _together([self._in_memory(part) for part in parts])
 
-    def _plainly(self, batch: Batch) -> Found:
+    def _plainly(self, batch: Batch) -> Judged:
         """A tally of each quantity, and how many cases are at kinks."""
         quantities, kinks = compared(self.recorder, batch)
         first_case = f"{self.seed}:{batch.first}"
@@ -305,7 +305,7 @@ class Judge:
         return {n: sum(pull.get(n, math.inf) for pull in pulls) / len(pulls) for n in names}
 
 
-def _together(found: Sequence[Found]) -> Found:
+def _together(found: Sequence[Judged]) -> Judged:
     """What parts of a batch give, added up."""
     tallies: dict[str, Tally] = {}
     for one in (one for of_part, _ in found for one in of_part):

@@ -11,6 +11,6 @@ a ratio in float64, may come out a rounding or two apart from the plain way's. B
 same bounds.
 """
 
-from torch_ref.compare.compiled.judging import COMPILED_FROM, Compiled, Found
+from torch_ref.compare.compiled.judging import COMPILED_FROM, Compiled, Judged
 
-__all__ = ["COMPILED_FROM", "Compiled", "Found"]
+__all__ = ["COMPILED_FROM", "Compiled", "Judged"]

@@ -20,7 +20,7 @@ COMPILED_FROM = 2_000_000
 HELD = 128
 DECIDED, DIGITS = 1e-4, 2e-3
 
-Found = tuple[list[Tally], int]  # a tally of each quantity, and how many cases are at kinks
+Judged = tuple[list[Tally], int]  # a tally of each quantity, and how many cases are at kinks
 
 
 class Compiled:
@@ -37,7 +37,9 @@ class Compiled:
         self._held: set[bool] = set()  # the kernels, for the usual and for all, that were
         self._kernels: dict[object, Kernel] = {}
 
-    def __call__(self, batch: Batch, first_case: str, plainly: Callable[[], Found]) -> Found | None:
+    def __call__(
+        self, batch: Batch, first_case: str, plainly: Callable[[], Judged]
+    ) -> Judged | None:
         """What judging the batch gives; None where it is for the plain way to judge it.
 
         plainly: judges it that way.
@@ -57,7 +59,7 @@ class Compiled:
             self._hold(found, plainly())
         return found if self.usable else None
 
-    def _hold(self, found: Found, plain: Found) -> None:
+    def _hold(self, found: Judged, plain: Judged) -> None:
         """Compare what the two ways gave for a batch."""
         (tallies, kinks), (expected, expected_kinks) = found, plain
         same = (kinks, len(tallies)) == (expected_kinks, len(expected))
@@ -71,7 +73,7 @@ class Compiled:
             stacklevel=2,
         )
 
-    def _found(self, answers: Answers, first_case: str) -> Found | None:
+    def _found(self, answers: Answers, first_case: str) -> Judged | None:
         if answers.problems or answers.failures or not answers.answer:
             return None
         key = _shapes(answers.wide), _shapes(answers.answer), self.usual
