@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 
+# Else every program that a test starts compiles all of ours once more.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.pop("COLUMNS", None)  # workers have one of their own: what is printed is for a pipe
 # As many processes as processors share the tests: threads of torch's own would only be in the way.
 torch.set_num_threads(1)

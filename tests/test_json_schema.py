@@ -1,22 +1,19 @@
 """What the commands write with --json has the documented form, and the form says all of it."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from documented import FORM, check
 from jsonschema import Draft202012Validator, ValidationError
 
 from manual_bp.audit import Finding
 from torch_ref.cli import main
-from torch_ref.commands.shared import write
 from torch_ref.compare.report import Diagnosis, Graph, Report, Row
-from torch_ref.report import SCHEMA
-from torch_ref.selftest.run import MutantRow, run_selftest
+from torch_ref.selftest.run import MutantRow
 
-FORM = json.loads(SCHEMA.read_text(encoding="utf-8"))
 WRONG = """
 import torch
 from torch_ref import Twin
@@ -38,12 +35,6 @@ def manual(values):
 
 twin = Twin("wrong", inputs, reference, manual)
 """
-
-
-def check(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    Draft202012Validator(FORM, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(found)
-    return found
 
 
 def test_the_form_is_a_form() -> None:
@@ -73,13 +64,6 @@ def test_audit_writes_it(tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     assert main(["audit", "--json", str(file)]) == 0
     assert check(file)["format"] == "gradtwin audit 1"
-
-
-def test_selftest_writes_it(tmp_path: Path) -> None:
-    """What the command does with its result, with few of the mutants."""
-    file = tmp_path / "out.json"
-    write(file, "selftest", run_selftest(cases=200, every=400).to_dict())
-    assert check(file)["format"] == "gradtwin selftest 1"
 
 
 def test_the_stored_benchmark_has_it() -> None:

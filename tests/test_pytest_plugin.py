@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torch_ref import assignment_twin, verify
 from torch_ref.pytest_plugin import summary_lines
 
 pytest_plugins = ["pytester"]
@@ -70,6 +71,13 @@ def test_without():
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """All that a check needs, for good: pytester unloads what is imported in a run of its own, and
+    torch cannot be loaded twice."""
+    verify(assignment_twin(), cases=1)
+
+
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A user's folder: a module of twins and a test file."""
@@ -78,9 +86,18 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
+# Hypothesis's plugin imports itself at the end of each run, which takes longer than the run.
+OPTIONS = ("-W", "error", "-p", "no:hypothesispytest", "--twin-cases", "60")
+
+
 def run(project: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """pytest as a program, every warning an error."""
-    return project.runpytest_subprocess("-W", "error", "--twin-cases", "60", *options)
+    """pytest in this process, every warning an error, which takes a tenth of the time."""
+    return project.runpytest_inprocess(*OPTIONS, *options)
+
+
+def run_program(project: pytest.Pytester, *options: str) -> pytest.RunResult:
+    """pytest as a program, in which nothing is imported yet."""
+    return project.runpytest_subprocess(*OPTIONS, *options)
 
 
 # the fixture -------------------------------------------------------------------------------------
@@ -102,7 +119,7 @@ def test_a_right_twin_passes_and_a_wrong_one_fails_with_the_sentence(
 
 
 def test_the_replay_command_shows_the_failing_case(project: pytest.Pytester) -> None:
-    lines = run(project).outlines
+    lines = run_program(project).outlines
     (command,) = {line.partition("Replay it: ")[2] for line in lines if "E       Replay" in line}
     arguments = command.split()[1:]
     done = subprocess.run(
@@ -325,7 +342,7 @@ def test_help_lists_the_options_and_does_not_import_torch(project: pytest.Pytest
             print("with torch" if "torch" in sys.modules else "no torch yet")
         """
     )
-    result = run(project, "--help")
+    result = run_program(project, "--help")
     assert result.ret == 0
     for option in ("--twin-device=DEVICE", "--twin-seed=SEED", "--twin-cases=", "--twin-strict"):
         result.stdout.fnmatch_lines([f"  {option}*"])
@@ -343,7 +360,7 @@ def test_a_run_without_twins_does_not_import_torch_and_has_no_summary(
             assert "torch" not in sys.modules
         """
     )
-    result = run(project, "test_plain.py")
+    result = run_program(project, "test_plain.py")
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*worst share*")
 
@@ -363,7 +380,7 @@ def test_the_summary_and_junit_xml_alone_and_from_workers(
     workers: list[str], project: pytest.Pytester
 ) -> None:
     """One line a checked twin, the worst first; verdict, ratio and replay command of each test."""
-    result = run(project, "--junitxml=junit.xml", *workers)
+    result = run_program(project, "--junitxml=junit.xml", *workers)
     result.assert_outcomes(passed=3, failed=1)
     result.stdout.fnmatch_lines(SUMMARY, consecutive=True)
     result.stdout.fnmatch_lines(["tanh *float32*cpu*50 cases*agree"])
