@@ -152,14 +152,14 @@ def test_a_twin_without_a_name_is_replayed_by_its_test(project: pytest.Pytester)
 def test_a_twin_in_a_package_is_named_by_its_module(project: pytest.Pytester) -> None:
     project.mkpydir("layers").joinpath("mine.py").write_text(TWINS)
     project.makepyfile(
-        test_package="""
+        test_layers="""
         from layers.mine import wrong_twin as imported
 
         def test_wrong(grad_twin):
             grad_twin(imported)
         """
     )
-    result = run(project, "test_package.py")
+    result = run(project, "test_layers.py")
     result.stdout.fnmatch_lines(["E * Replay it: gradtwin replay 0:* layers.mine:wrong_twin *"])
 
 
