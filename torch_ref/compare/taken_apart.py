@@ -23,6 +23,7 @@ _TAKEN_APART = (
 _RULES_OF_THEIR_OWN = (
     aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward, aten.gelu,
     aten.gelu_backward,
+    aten.mv, aten.dot,  # libraries add their terms in another way than `sum` does
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@
 
 n is the number of terms and growth(n) the smaller of lambda sqrt(n), lambda = 3 (Higham and Mary,
 SIAM J. Sci. Comput. 41(5), 2019: rounding errors of independent sign), and n, which always holds.
+Equal terms, added one after another as libraries do in products, have errors of one sign: n there.
 """
 
 import math
@@ -20,6 +21,9 @@ from torch_ref.compare.rounding.pointwise import as_numbers, plus
 # The arguments that are multiplied with each other; a third one (a bias) is added.
 MATRIX_PRODUCTS = {"mm", "bmm", "mv", "dot"}  # of as many terms everywhere as a row has
 PRODUCTS = dict.fromkeys(MATRIX_PRODUCTS | {"convolution"}, (0, 1))
+
+LARGE = 9  # terms, from which on 3 sqrt(n) is less than n
+REPEATED = 1 / 16
 
 
 def growth(terms: Any) -> Any:
@@ -88,13 +92,39 @@ def _sum_of_products(
     terms = a.shape[-1] if alike else on(torch.ones_like(a), torch.ones_like(b))
     sizes = on(a + error_a, b + error_b)
     arithmetic = operation.arithmetic
-    bound: Tensor = growth(terms) * arithmetic.unit_roundoff * sizes
-    bound = bound + (sizes > 0) * terms * arithmetic.eta  # products underflow
+    tied = _ties(operation, left, right) if not alike or terms > LARGE else None
+    roundings = growth(terms) if tied is None else torch.where(tied, terms, growth(terms))
+    bound: Tensor = roundings * arithmetic.unit_roundoff * sizes
+    bound = bound + (sizes > 0).double() * terms * arithmetic.eta  # products underflow
     if operation.errors[left] is not None:
         bound = bound + on(error_a, b + error_b)
     if operation.errors[right] is not None:
         bound = bound + on(a, error_b)
     return bound
+
+
+def _ties(operation: Operation, left: int, right: int) -> Tensor:
+    """Where both factors of a sum of products repeat themselves, so that its terms do."""
+    a, b = operation.args[left], operation.args[right]
+    if operation.name not in MATRIX_PRODUCTS:  # some rows of both: which meet is not looked into
+        return _repeat_anywhere(a) & _repeat_anywhere(b)
+    if b.ndim == 1:
+        return _repeat(a, -1) & _repeat(b, 0)
+    return _repeat(a, -1).unsqueeze(-1) & _repeat(b, -2).unsqueeze(-2)
+
+
+def _repeat(numbers: Tensor, axis: int) -> Tensor:
+    """Where a good part of the numbers along an axis are that of the one before, and not 0."""
+    before, after = (numbers.narrow(axis, at, numbers.shape[axis] - 1) for at in (0, 1))
+    return ((before == after) & (after != 0)).double().mean(axis) > REPEATED
+
+
+def _repeat_anywhere(numbers: Tensor) -> Tensor:
+    axes = [axis for axis, size in enumerate(numbers.shape) if size > 1]
+    found = torch.zeros((), dtype=torch.bool, device=numbers.device)
+    for axis in axes:
+        found = found | _repeat(numbers, axis).any()
+    return found
 
 
 def convolution_backward(operation: Operation) -> Bound:

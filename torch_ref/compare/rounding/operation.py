@@ -45,6 +45,10 @@ class Arithmetic:
         """Relative error of a Python number once it is rounded to the dtype."""
         return _rounding_of(float(number), self.dtype)
 
+    def lost_of(self, number: Any) -> float:
+        """How far a Python number is from what it is in the dtype; 0 for anything else."""
+        return self.rounding_of(number) * abs(number) if is_number(number) else 0.0
+
     def at_least(self, dtype: torch.dtype) -> "Arithmetic":
         """This one, or that of a dtype that rounds more: code may compute in a dtype of its own."""
         narrow = torch.finfo(dtype).eps / 2 > self.unit_roundoff > 0
@@ -120,6 +124,16 @@ def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
 def _rounding_of(number: float, dtype: torch.dtype) -> float:
     error = rounding(torch.tensor(number, dtype=torch.float64), dtype).item()
     return error / abs(number) if number else 0.0
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number written in the code."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_long(value: Any) -> bool:
+    """Whether this is a number written in the code that some dtype has to round."""
+    return is_number(value) and Arithmetic.of(torch.bfloat16).rounding_of(value) != 0
 
 
 def name_of(node: Node) -> str:

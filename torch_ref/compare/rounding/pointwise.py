@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch_ref.compare.rounding.operation import Bound, Operation, floating
+from torch_ref.compare.rounding.operation import Bound, Operation, floating, is_long
 from torch_ref.compare.rounding.structure import converted
 
 # Not sqrt: torch computes a float32 one on the CPU to 1 ulp only.
@@ -86,20 +86,33 @@ def with_own_rounding(operation: Operation, propagated: Tensor | None) -> Tensor
     if name in ("add", "sub", "rsub"):  # a sum that is 0 or subnormal is exact: no eta
         scale = operation.kwargs.get("alpha", 1)
         if scale != 1:
-            total = total + u * abs(scale) * abs(args[1])
-        numbers = [abs(arg * scale) for arg in args if isinstance(arg, float)]
-    else:
-        if not operation.looks.are_above(operation.size, small):
-            underflow = operation.size <= small
-            for arg in args:
-                if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
-                    underflow = underflow & (arg != 0)
-            total = total + underflow.double() * arithmetic.eta  # bool times float would be float32
-        numbers = [size] * (name in ROUNDED_ONCE)
-    for arg in args:
-        if isinstance(arg, float) and numbers:
-            total = total + arithmetic.rounding_of(arg) * numbers[0]
+            scaled = abs(scale * args[1])
+            total = total + (u + arithmetic.rounding_of(scale)) * scaled
+            if isinstance(scaled, Tensor):  # but its second term may underflow before
+                total = total + ((scaled <= small) & (scaled != 0)).double() * arithmetic.eta
+    elif not operation.looks.are_above(operation.size, small):
+        underflow = operation.size <= small
+        for arg in args:
+            if isinstance(arg, (Tensor, float, int)) and name in ZERO_AT_ZERO:
+                underflow = underflow & (arg != 0)
+        total = total + underflow.double() * arithmetic.eta  # bool times float would be float32
+    for place, arg in enumerate(args):
+        if is_long(arg):
+            total = total + _by_number(operation, place, size)
     return total
+
+
+def _by_number(operation: Operation, place: int, size: Tensor) -> Any:
+    """How far the result moves by what the dtype loses of a number written in the code."""
+    name, number = operation.name, operation.args[place]
+    lost = operation.arithmetic.rounding_of(number)
+    if name in ("add", "sub", "rsub"):
+        return lost * abs(number * operation.kwargs.get("alpha", 1))
+    if name == "pow":  # times (1 + d)^x where it is the base, |x|^(p d) where it is the exponent
+        other = operation.args[1 - place].abs()
+        moved = torch.expm1(lost * (other if place == 0 else abs(number) * other.log().abs()))
+        return torch.where(size == 0, size, size * moved)
+    return lost * size if name in ROUNDED_ONCE else 0.0
 
 
 def as_numbers(operation: Operation) -> Operation:

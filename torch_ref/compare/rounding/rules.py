@@ -8,7 +8,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from torch_ref.compare.rounding import linear, pointwise, selection, structure
-from torch_ref.compare.rounding.operation import Bound, Operation, name_of
+from torch_ref.compare.rounding.operation import Bound, Operation, is_long, name_of
 
 Rule = Callable[[Operation], Bound]
 
@@ -68,6 +68,8 @@ _EXACT = (
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
                          "sgn", "max", "min", "sort", "topk",
                          "max_pool2d_with_indices"}  # fmt: skip
+# ... and where they bring a number of their own that the dtype may have to round.
+_NUMBERED = COMPARISONS | {"clamp", "clamp_min", "clamp_max", "constant_pad_nd", "scatter"}
 # Of one tensor: it alone moves, and so does its bound.
 _ALONE = COPIES | {"view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "t", "transpose",
                    "expand", "select", "slice"}  # fmt: skip
@@ -105,7 +107,9 @@ def plan_of(node: Node) -> Plan:
             _rule_for(node, name),
             name,
             constant=name in CONSTANTS | _ALONE and all(map(_is_constant, node.all_input_nodes)),
-            rounds=name not in _EXACT,
+            rounds=name not in _EXACT
+            or "decimals" in node.kwargs
+            or (name in _NUMBERED and any(map(is_long, (*node.args, *node.kwargs.values())))),
             kinks=name in _KINKED,
             moves=name in _MOVING,
             alone=name in _ALONE,
@@ -121,7 +125,7 @@ def _rule_for(node: Node, name: str) -> Rule:
         return linear.accumulation if linear.accumulates(node) else structure.structural
     if name in ("max", "min") and len(node.args) < 2:  # of all numbers: no axis, no index
         return selection.extreme
-    if node.kwargs.get("rounding_mode"):  # a division that jumps
+    if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
 

@@ -24,21 +24,23 @@ _SAME = {"alias", "detach", "clone", "view", "expand", "unsqueeze", "squeeze", "
 
 
 def comparison(operation: Operation) -> Bound:
-    """Where rounding could turn the answer round.
+    """Where rounding could turn the answer round, that of a number written in the code included.
 
-    Two inexact numbers that are equal to the last bit are so by construction (a maximum and what it
-    was taken from), so eq and ne are open only where they are near and not equal.
+    Two inexact tensors that are equal to the last bit are so by construction (a maximum and what it
+    was taken from), so eq and ne of these are open only where they are near and not equal.
     """
     left, right = operation.args[:2]
     if not floating(left) and not floating(right):
         return open_everywhere(operation)
     margin: Any = sum(error for error in operation.errors if error is not None)
+    margin = margin + sum(map(operation.arithmetic.lost_of, operation.args))
     difference = abs(left - right)
     _report_ties(operation, difference == 0)
-    if not isinstance(margin, Tensor):
+    if not isinstance(margin, Tensor) and margin == 0:
         return None
     near = (difference <= margin) & (margin > 0)
-    return near & (difference != 0) if operation.name in ("eq", "ne") else near
+    by_construction = operation.name in ("eq", "ne") and isinstance(right, Tensor)
+    return near & (difference != 0) if by_construction else near
 
 
 def _report_ties(operation: Operation, tied: Tensor) -> None:
@@ -74,23 +76,30 @@ def where(operation: Operation) -> Bound:
     if operation.errors[0] is not None:
         either = torch.maximum(on_left, on_right) + (left - right).abs()
         bound = torch.where(operation.errors[0], either, bound)
-    return bound
+    return bound.expand(operation.result.shape)
 
 
 def clamped(operation: Operation) -> Bound:
     """relu and clamp: the bound where the argument may lie inside, 0 where it certainly does not;
-    with tensors as limits, theirs too."""
+    with tensors as limits, theirs too; where a number is the limit, what the dtype loses of it."""
+    if not floating(operation.result):
+        return open_everywhere(operation)
     value, error = operation.args[0], operation.error(0)
     low, high = _limits(operation)
     for limit in (low, high):
         if limit is not None:
             operation.report_kink(value == limit)
+    lost_low, lost_high = map(operation.arithmetic.lost_of, (low, high))
     moving = torch.ones_like(value, dtype=torch.bool)
     if low is not None:
-        moving = moving & (value + error > low)
+        moving = moving & (value + error > low - lost_low)
     if high is not None:
-        moving = moving & (value - error < high)
+        moving = moving & (value - error < high + lost_high)
     bound: Tensor = torch.where(moving, error, 0.0)
+    if lost_low:
+        bound = torch.where(value - error <= low + lost_low, bound.clamp(min=lost_low), bound)
+    if lost_high:
+        bound = torch.where(value + error >= high - lost_high, bound.clamp(min=lost_high), bound)
     for other in operation.errors[1:]:
         bound = bound if other is None else torch.maximum(bound, other)
     return bound
@@ -106,6 +115,8 @@ def _limits(operation: Operation) -> tuple[Any, Any]:
 
 def larger(operation: Operation) -> Bound:
     """maximum and minimum: no further off than the worse of both arguments."""
+    if not floating(operation.result):
+        return open_everywhere(operation)
     left, right = operation.args
     operation.report_kink(left == right)
     return torch.maximum(operation.error(0), operation.error(1)).expand(operation.result.shape)
