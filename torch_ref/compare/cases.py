@@ -16,6 +16,7 @@ from torch_ref.compare.contract import (
     call,
     check_cases,
     check_drawn_alike,
+    check_drawn_together,
     check_inputs,
     check_loss,
     check_numbers,
@@ -140,6 +141,7 @@ class Cases:
             self._part(generator, each, stratum, turn, partial(any_size, generator))
             for turn, stratum in enumerate(self.strata)
         ]
+        check_drawn_together(self.twin, dict(zip(self.strata, parts)))
         drawn = {name: _by_turns([part[name] for part in parts])[:SHARD] for name in parts[0]}
         check_numbers(self.twin, drawn)  # once and not part by part, which takes longer
         return drawn
@@ -177,7 +179,7 @@ class Cases:
                 "as they were drawn."
             ] = None
             return drawn
-        finite = self._where_finite(values)
+        finite = self._where_finite(values, len(next(iter(drawn.values()))) if self.batched else 1)
         if bool(finite.all()):
             return changed
         if not self.batched:
@@ -187,14 +189,16 @@ class Cases:
             for name, value in drawn.items()
         }
 
-    def _where_finite(self, values: Values) -> Tensor:
-        """The cases in which every number is finite; one in all where they are not batched."""
+    def _where_finite(self, values: Values, cases: int) -> Tensor:
+        """The cases in which every number is finite; one in all where they are not batched.
+
+        Of a batched twin what has no cases, in its first dimension, is the same in all of them.
+        """
         zeros = torch.zeros((), dtype=torch.float64, device=self.device)
         for value in values.values():
-            if value.is_floating_point() and (value.ndim or not self.batched):
+            if value.is_floating_point() and (not self.batched or value.shape[:1] == (cases,)):
                 by_case = value
                 if not self.batched or value.ndim > 1:
-                    cases = len(value) if self.batched else 1
                     by_case = (0 * value).reshape(cases, -1).sum(1)
                 # 0 times a finite number is 0, and NaN otherwise: cheaper than asking for each
                 zeros = torch.add(zeros, by_case, alpha=0)

@@ -1,6 +1,7 @@
 """What a twin must keep to, apart from the numbers: each breach is one clear sentence."""
 
 import math
+import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,6 +174,26 @@ def check_cases(twin: Twin, inputs: Values, cases: int) -> None:
             )
 
 
+def check_drawn_together(twin: Twin, parts: dict[str, Values]) -> None:
+    """Raise TwinError unless the strata of a batched twin, which are judged together, have the same
+    inputs, with cases of one shape."""
+    first = next(iter(parts))
+    expected = _cases_of(parts[first])
+    for stratum, inputs in parts.items():
+        found = _cases_of(inputs)
+        for name in {**expected, **found}:
+            if expected.get(name) != found.get(name):
+                raise TwinError(
+                    f"{twin.name}: inputs gave {name} with {expected.get(name, 'nothing')} a case "
+                    f'in stratum "{first}" and {found.get(name, "nothing")} in "{stratum}": a '
+                    "batched twin's cases are alike; give a loss of shape () where they differ."
+                )
+
+
+def _cases_of(inputs: Values) -> dict[str, str]:
+    return {name: f"shape {tuple(value.shape[1:])}" for name, value in inputs.items()}
+
+
 def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:
     """Whether the loss has one number a case; TwinError where it has neither that nor shape ()."""
     with torch.no_grad():
@@ -295,12 +316,20 @@ def as_tensors(answer: Any, inputs: Values) -> Values:
     """An answer's tensors; Python floats and NumPy arrays converted to the inputs' dtype."""
     like = next(value for value in inputs.values() if value.is_floating_point())
     return {
-        name: torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        name: torch.as_tensor(_in_float64(value), dtype=like.dtype, device=like.device)
         if _convertible(value)
         else value.detach()
         for name, value in (answer.items() if isinstance(answer, dict) else ())
         if _convertible(value) or isinstance(value, Tensor)
     }
+
+
+def _in_float64(value: Any) -> Any:
+    """NumPy's numbers as torch takes them: in its byte order, without negative strides; a whole
+    number too large for any dtype is infinite."""
+    if isinstance(value, int) and abs(value) > sys.float_info.max:
+        return math.inf if value > 0 else -math.inf
+    return np.array(value, np.float64)
 
 
 def _convertible(value: Any) -> bool:
@@ -347,7 +376,7 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
         if name not in reference:
             problems[name] = (
                 f"manual gives dL/d{name}, of which the reference has no gradient"
-                f"{_guess(name, reference)}; it knows {', '.join(reference)}."
+                f"{_guess(name, reference)}; it knows {', '.join(map(str, reference))}."
             )
         elif value.layout != torch.strided:
             problems[name] = f"dL/d{name} is sparse; a dense tensor is expected: use to_dense."
@@ -368,7 +397,7 @@ def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str,
 
 
 def _guess(name: str, known: Values) -> str:
-    by_small_letters = {other.lower(): other for other in reversed(known)}
+    by_small_letters = {str(other).lower(): str(other) for other in reversed(known)}
     close = get_close_matches(str(name).lower(), list(by_small_letters), n=1, cutoff=0.5)
     return f" (did you mean {by_small_letters[close[0]]}?)" if close else ""
 

@@ -26,6 +26,7 @@ FLOAT64 = Arithmetic.of(torch.float64)
 # An overflow that the reference misses by less than this factor is no mistake: a sum of a few terms
 # overflows in one order and not in another.
 ROOM = 16
+BY_NUMBERS = "it does other things for other numbers, or leaves torch"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ class Recorder:
     def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
         """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
         self._reference, self._manual = reference, manual
+
+    def forget(self) -> None:
+        """Begin anew, with nothing left over but graphs: what was said, and that the numbers of a
+        batch decided what the manual side does, which those of another may not."""
+        self.said.clear()
+        for key in [key for key, graph in self._manual.items() if graph == BY_NUMBERS]:
+            del self._manual[key]
 
     def for_dtype(self, dtype: torch.dtype) -> "Recorder":
         """One of the same twin that shares the graphs."""
@@ -250,8 +258,8 @@ class Recorder:
             walked = walk(graph, wide, arithmetic, cases=cases)
             expected = expected or self.by_hand(_copies(wide), names)  # which then says why
             if not self._runs_as_recorded(graph, walked, wide, expected):
-                self._manual[key] = why = "it does other things for other numbers, or leaves torch"
-                self._grant(why)
+                self._manual[key] = BY_NUMBERS
+                self._grant(BY_NUMBERS)
                 return None
         except torch.OutOfMemoryError:
             raise

@@ -193,7 +193,12 @@ class Judge:
         first_case = f"{self.seed}:{batch.first}"
         in_chunks = partial(self._in_chunks, batch)
         found = self.compiled(batch, first_case, in_chunks) if self.compiled else None
-        self.add(*(found or in_chunks()))
+        if not found:
+            found = in_chunks()
+            if self.compiled and self.compiled.at_odds and not _wrong(found):
+                whole = self._in_memory(batch)  # a hand may be wrong of many cases at once alone
+                found = whole if _wrong(whole) else found
+        self.add(*found)
         self.recorder.said.say(notes=self.cases.notes)
         self.example = self.example or _first_case(batch)
 
@@ -241,7 +246,7 @@ class Judge:
         self.tallies.clear()
         self.suspects, self.unsuspected = Kept(), Kept()
         self.at_kinks = 0
-        self.recorder.said.clear()
+        self.recorder.forget()
         self.cases.notes.clear()
 
     def report(self, cases: int, *, explain: bool = True) -> Report:
@@ -303,6 +308,10 @@ class Judge:
         pulls = [self.recorder.pulls_of_constants(batch) for batch in self.cases.batches(FEW)]
         names = set().union(*pulls)
         return {n: sum(pull.get(n, math.inf) for pull in pulls) / len(pulls) for n in names}
+
+
+def _wrong(found: Judged) -> bool:
+    return any(one.wrong for one in found[0])
 
 
 def _together(found: Sequence[Judged]) -> Judged:

@@ -75,7 +75,9 @@ def _tensors(values: list[Any], torch: Any) -> Samples | None:
     name = "float32" if dtype is torch.float32 else "float64"
     tensors = values
     if float in map(type, values):
-        tensors = [torch.tensor(v, dtype=dtype) if type(v) is float else v for v in values]
+        tensors = [
+            torch.tensor(v, dtype=dtype, device="cpu") if type(v) is float else v for v in values
+        ]
     if dtype not in (torch.float32, torch.float64) or set(map(_dtype, tensors)) != {dtype}:
         return None
     if not all(map(_is_cpu, tensors)) or any(map(torch.Tensor.is_neg, tensors)):
@@ -92,7 +94,7 @@ def _tensors(values: list[Any], torch: Any) -> Samples | None:
         shape,
         pointers,
         _strides(tensors, shape, torch.Tensor.stride, torch.Tensor.expand),
-        lambda shape: torch.empty(shape, dtype=dtype),
+        lambda shape: torch.empty(shape, dtype=dtype, device="cpu"),  # whatever the default is
         torch.Tensor.data_ptr,
         torch.Tensor.unbind,
         tensors,

@@ -73,9 +73,11 @@ class Ledger:
         """Read what any rank has appended since the last time. Raises LinesError."""
         for file in self.files():
             for start, line in whole_lines(file, self._read.get(file, 0)):
+                value = parsed(file, start, line)
                 if start:
-                    value = parsed(file, start, line)
                     self._enter(value.get("shard", -1), value.get("cases", -1), file, start)
+                else:  # another sweep may have begun it since the headers were looked at
+                    self._must_be_the_same(value)
                 self._read[file] = start + len(line)
 
     def missing(self) -> Iterator[int]:

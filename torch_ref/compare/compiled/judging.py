@@ -28,11 +28,15 @@ class Compiled:
 
     The first shard of every process, and every HELD-th of all, is judged both ways. Where the two
     differ the plain way judges from there on, with a warning.
+
+    at_odds: whether the last shard was refused and is the first of all or a HELD-th: the plain way
+        has then to look at it whole, too, as was done here.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.usable = True
+        self.at_odds = False
         self.usual = True  # whether nothing was seen to overflow so far
         self._held: set[bool] = set()  # the kernels, for the usual and for all, that were
         self._kernels: dict[object, Kernel] = {}
@@ -44,6 +48,7 @@ class Compiled:
 
         plainly: judges it that way.
         """
+        self.at_odds = False
         if not self.usable or batch.count != SHARD:
             return None
         answers = self.recorder.answers(batch)
@@ -52,6 +57,7 @@ class Compiled:
             self.usual = False
             found = self._found(answers, first_case)
         if not found:
+            self.at_odds = batch.first // SHARD % HELD == 0
             return None
         self.recorder.take(answers)
         if self.usual not in self._held or batch.first // SHARD % HELD == 0:
@@ -74,7 +80,7 @@ class Compiled:
         )
 
     def _found(self, answers: Answers, first_case: str) -> Judged | None:
-        if answers.problems or answers.failures or not answers.answer:
+        if answers.problems or answers.failures or not answers.answer or answers.expected is None:
             return None
         key = _shapes(answers.wide), _shapes(answers.answer), self.usual
         if key not in self._kernels:
