@@ -64,7 +64,7 @@ def _terms(operation: Operation) -> int:
 
 
 def product(operation: Operation) -> Bound:
-    """Sums of n products: the same operation on absolute values, min(3 sqrt(n), n) roundings."""
+    """Sums of n products: the same on absolute values, min(3 sqrt(n), n) roundings, n of equal."""
     left, right = PRODUCTS[operation.name]
 
     def on(a: Tensor, b: Tensor, bias: bool = False) -> Any:

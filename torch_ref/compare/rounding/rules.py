@@ -81,16 +81,18 @@ class Plan:
     """What is known of a node without any number.
 
     name: the operation's. constant: whether its value is the same whatever the inputs are. rounds:
-    whether it can round even where its arguments are exact. kinks: whether it reports kinks. moves:
-    whether every number of the result is one of an argument's, so that none can overflow. alone:
-    whether these are those of the first argument. whole: whether an argument may hold integers or
-    booleans. places: which arguments are nodes; None where some are in lists or given by name.
+    whether it can round even where its arguments are exact. numbered: whether all that it rounds
+    then is a number written in the code. kinks: whether it reports kinks. moves: whether every
+    number of the result is one of an argument's, so that none can overflow. alone: whether these
+    are those of the first argument. whole: whether an argument may hold integers or booleans.
+    places: which arguments are nodes; None where some are in lists or given by name.
     """
 
     rule: Rule
     name: str
     constant: bool
     rounds: bool
+    numbered: bool
     kinks: bool
     moves: bool
     alone: bool
@@ -103,13 +105,13 @@ def plan_of(node: Node) -> Plan:
     plan = node.meta.get("plan")
     if not isinstance(plan, Plan):
         name = name_of(node)
+        numbered = name in _NUMBERED and any(map(is_long, (*node.args, *node.kwargs.values())))
         plan = node.meta["plan"] = Plan(
             _rule_for(node, name),
             name,
             constant=name in CONSTANTS | _ALONE and all(map(_is_constant, node.all_input_nodes)),
-            rounds=name not in _EXACT
-            or "decimals" in node.kwargs
-            or (name in _NUMBERED and any(map(is_long, (*node.args, *node.kwargs.values())))),
+            rounds=name not in _EXACT or numbered or "decimals" in node.kwargs,
+            numbered=numbered,
             kinks=name in _KINKED,
             moves=name in _MOVING,
             alone=name in _ALONE,

@@ -24,14 +24,16 @@ _SAME = {"alias", "detach", "clone", "view", "expand", "unsqueeze", "squeeze", "
 
 
 def comparison(operation: Operation) -> Bound:
-    """Where rounding could turn the answer round, that of a number written in the code included.
+    """Where rounding could turn the answer round, that of a number written in the code, too.
 
-    Two inexact tensors that are equal to the last bit are so by construction (a maximum and what it
-    was taken from), so eq and ne of these are open only where they are near and not equal.
+    Two inexact numbers that are equal to the last bit are so by construction (a maximum and what it
+    was taken from), so eq and ne are open only where they are near and not equal; but a difference
+    can be 0 for want of digits.
     """
     left, right = operation.args[:2]
     if not floating(left) and not floating(right):
-        return open_everywhere(operation)
+        inexact = any(error is not None for error in operation.errors)
+        return open_everywhere(operation) if inexact else None
     margin: Any = sum(error for error in operation.errors if error is not None)
     margin = margin + sum(map(operation.arithmetic.lost_of, operation.args))
     difference = abs(left - right)
@@ -39,7 +41,7 @@ def comparison(operation: Operation) -> Bound:
     if not isinstance(margin, Tensor) and margin == 0:
         return None
     near = (difference <= margin) & (margin > 0)
-    by_construction = operation.name in ("eq", "ne") and isinstance(right, Tensor)
+    by_construction = operation.name in ("eq", "ne") and (isinstance(right, Tensor) or right != 0)
     return near & (difference != 0) if by_construction else near
 
 

@@ -155,7 +155,7 @@ class _Walker:
 
     def bound(self, operation: Operation, plan: Plan, inexact: bool) -> Bound:
         rule = plan.rule
-        if not (inexact or plan.rounds or floating(pytree.tree_leaves(operation.result)[0])):
+        if not (inexact or plan.numbered or floating(pytree.tree_leaves(operation.result)[0])):
             return None
         if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
