@@ -149,6 +149,35 @@ def test_a_shard_is_judged_alike_whoever_does_it_and_after_what() -> None:
     assert one.tallies == other.tallies
 
 
+def test_a_hand_that_is_wrong_of_very_many_cases_at_once_is_seen() -> None:
+    """By an index that is too narrow, say: the plain way never runs it on so many."""
+
+    def manual(values: Values) -> Values:
+        found = squared_error_backward(values)
+        wrong = torch.arange(len(values["t"])) > 2**15 - 1
+        return {**found, "p": torch.where(wrong, 1.5 * found["p"], found["p"])}
+
+    twin = replace(SMALL, manual=manual)
+    judge = judge_of(twin)
+    judge.judge(judge.cases.batch(0, 10**9))
+    assert judge.report(SHARD, explain=False).first_wrong == "p"
+    plain = Judge(twin, torch.float64, CPU, 0)
+    plain.judge(plain.cases.batch(0, 10**9))
+    assert plain.report(SHARD, explain=False).verdict == "agree"
+
+
+def test_a_hand_that_raises_in_float64_alone_is_judged_plainly() -> None:
+    def manual(values: Values) -> Values:
+        if values["t"].dtype == torch.float64 and len(values["t"]) == SHARD:
+            raise ValueError("no room")
+        return squared_error_backward(values)
+
+    judge = judge_of(replace(SMALL, manual=manual), torch.float32)
+    for shard in (0, 1):
+        judge.judge(judge.cases.batch(shard, 10**9))
+    assert judge.report(2 * SHARD, explain=False).verdict == "agree"
+
+
 @pytest.mark.parametrize("cases", [1, 255, 256, 1000])
 def test_a_kernel_takes_any_number_of_cases(cases: int) -> None:
     """Though only whole shards are given to it: the last block may be short."""

@@ -630,6 +630,18 @@ def test_what_cuda_compiles_compiles() -> None:
     assert cuda.gradients(*given, True) is None
 
 
+def test_another_default_device_changes_nothing() -> None:
+    """Else C would write to an address that is none."""
+    parameters = {n: torch.tensor(float(v)) for n, v in manual_bp.init_parameters(0).items()}
+    inputs = {n: torch.rand(5) + 0.5 for n in manual_bp.INPUTS} | {"x1": 0.25}
+    loss, gradients = fused_gradients(parameters, inputs)
+    with torch.device("meta"):
+        again, same = fused_gradients(parameters, inputs)
+    assert again.device.type == "cpu"
+    assert torch.equal(again, loss)
+    assert all(torch.equal(same[name], value) for name, value in gradients.items())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @pytest.mark.parametrize("dtype", WIDE)
 @pytest.mark.parametrize("size", [1, 513, 100_003])

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import torch_ref.sweep.ledger
 import torch_ref.sweep.lines
 from torch_ref.compare.cases import SHARD
 from torch_ref.compare.histogram import BINS
@@ -281,6 +282,26 @@ def test_more_cases_may_be_wanted_later(tmp_path: Path) -> None:
 
 
 # whose ledger ------------------------------------------------------------------------------------
+
+
+def test_another_sweep_begun_in_the_same_moment_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 1 of another one starts after rank 0 has looked at the folder and before it writes."""
+    others: list[Ledger] = []
+
+    class Late(Appender):
+        def __init__(self, path: Path) -> None:
+            if not others and path.name == "rank-0.jsonl":
+                others.append(self)
+                identity = replace(IDENTITY, seed=1)
+                others.append(ledger(tmp_path, 1, 2, resume=False, identity=identity))
+            super().__init__(path)
+
+    monkeypatch.setattr(torch_ref.sweep.ledger, "Appender", Late)
+    with pytest.raises(LedgerError, match="another sweep: the seed is 1 there and 0 here"):
+        ledger(tmp_path, 0, 2, resume=False)
+    others[1].close()
 
 
 @pytest.mark.parametrize(

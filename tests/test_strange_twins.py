@@ -1,14 +1,18 @@
 """Twins as people bring them: what they do is judged rightly, or refused in one sentence."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from torch_ref import Draw, Twin, TwinError, verify
+from torch_ref.compare.verify import Judge
+from torch_ref.sweep.shards import Plan, judged
 
 Values = dict[str, Tensor]
 
@@ -208,3 +212,91 @@ def test_a_branch_on_equality_is_found(when: str) -> None:
         },
     )
     assert verify(twin, explain=False).verdict == "differ"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: np.flip(x.flip(0).numpy()),
+        lambda x: x.numpy().astype(">f8"),
+        lambda x: x.numpy().astype(np.longdouble),
+    ],
+)
+def test_numpy_s_arrays_of_any_layout_are_taken(form: Callable[[Tensor], Any]) -> None:
+    twin = one_case(lambda values: {"x": form(2 * values["x"])})
+    verify(twin, cases=11).assert_agreement()
+
+
+def test_a_number_beyond_every_dtype_is_infinite() -> None:
+    twin = one_case(
+        lambda values: {"x": -(10**400)},
+        inputs=lambda draw: {"x": draw.normal(shape=())},
+        reference=lambda values: {"loss": values["x"] ** 2},
+    )
+    report = verify(twin, cases=11)
+    assert (report.verdict, report.rows[0].manual) == ("differ", -math.inf)
+
+
+def test_a_wrong_name_beside_one_that_is_no_string() -> None:
+    def reference(values: Values) -> Any:
+        h = 3 * values["x"]
+        return {1: h, "loss": (h**2).sum()}
+
+    twin = one_case(lambda values: {"h": 6 * values["x"], "x": 18 * values["x"]})
+    (failure,) = verify(replace(twin, reference=reference), cases=11).failures
+    assert "of which the reference has no gradient; it knows x, 1." in failure
+
+
+def batched(inputs: Callable[[Draw], Values], **parts: Any) -> Twin:
+    whole = {
+        "reference": lambda values: {"loss": values["x"].reshape(len(values["x"]), -1).sum(1)},
+        "manual": lambda values: {"x": torch.ones_like(values["x"])},
+    }
+    return Twin("batched", **{"inputs": inputs, **whole, **parts})
+
+
+def test_an_intermediate_without_cases() -> None:
+    def reference(values: Values) -> Values:
+        frequencies = torch.arange(4.0, dtype=torch.float64)
+        h = 2 * values["x"].T
+        return {"f": frequencies, "h": h, "loss": (frequencies * h.T).sum(1)}
+
+    def manual(values: Values) -> Values:
+        return {"x": 2 * torch.arange(4.0).to(values["x"]).expand_as(values["x"])}
+
+    twin = batched(lambda draw: {"x": draw.normal(shape=(draw.cases, 4))},
+                   reference=reference, manual=manual)  # fmt: skip
+    verify(twin, cases=1000).assert_agreement()
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_strata_of_a_batched_twin_have_the_same_inputs(late: bool) -> None:
+    def inputs(draw: Draw) -> Values:
+        more = {"y": draw.normal()} if (draw.stratum == "b") == late else {}
+        return {"x": draw.normal(), **more}
+
+    with pytest.raises(TwinError, match=r"inputs gave y with .* a case in stratum"):
+        verify(batched(inputs, strata=("a", "b")), cases=100)
+
+
+def test_cases_of_a_batched_twin_have_one_shape() -> None:
+    twin = batched(lambda draw: {"x": draw.normal(shape=(draw.cases, draw.size(1, 5)))})
+    with pytest.raises(TwinError, match="a batched twin's cases are alike; give a loss of shape"):
+        verify(twin, cases=100)
+
+
+def test_a_shard_is_judged_alike_after_one_in_which_the_hand_branched() -> None:
+    def manual(values: Values) -> Values:
+        x = values["x"]
+        try:
+            large = float(x.abs().max()) > 3.3
+        except Exception:  # while it is recorded
+            large = False
+        return {"x": (1e3 * x + x**3) * 2e-3 - 2e-3 * x**3 if large else 2 * x}
+
+    def fresh() -> Judge:
+        return Judge(one_case(manual), torch.float64, torch.device("cpu"), 0)
+
+    used, plan = fresh(), Plan(4 * 128, 128)
+    for shard in range(4):
+        assert judged(used, plan, shard).to_json() == judged(fresh(), plan, shard).to_json()
