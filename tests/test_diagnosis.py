@@ -266,3 +266,28 @@ def test_where_no_step_alone_is_wrong_that_is_said(monkeypatch: pytest.MonkeyPat
     assert report.explanation == (
         "dL/dw: no known pattern; every step alone is within rounding, all together are not"
     )
+
+
+class LogOfExp(torch.autograd.Function):
+    """x softplus(x) by a form that overflows in float32 long before it does in float64."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x * torch.log1p(torch.exp(x))
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return upstream[0] * (torch.log1p(torch.exp(x)) + x * torch.sigmoid(x))
+
+
+def test_what_overflows_in_the_dtype_alone_enters_where_it_is_first_seen() -> None:
+    """Double backward is wrong in float64, too; that is not where a user has to look."""
+    twin = Twin.from_function(
+        LogOfExp.apply,
+        lambda x: x * torch.logaddexp(x, torch.zeros_like(x)),
+        lambda draw: {"x": draw.normal(std=3.0, shape=(draw.size(1, 9), 4))},
+    )
+    report = verify(twin, dtype=torch.float32, cases=10)
+    assert report.mistakes[0] == report.first_wrong == "upstream"

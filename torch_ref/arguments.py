@@ -17,6 +17,13 @@ def cases(text: str) -> int:
     return int(text)
 
 
+def threads(text: str) -> int:
+    """How many threads: 1 or more."""
+    if not _whole(text) or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}: a whole number of threads, 1 or more, is needed")
+    return int(text)
+
+
 def many_cases(text: str) -> int:
     """How many random cases, also as 1e9 or 1_000_000_000: 1 to 10^18."""
     form = r"(\d{1,3}(?:_\d{3})+|\d{1,20})(?:\.(\d{1,18}))?(?:[eE]\+?(\d{1,2}))?"

@@ -51,7 +51,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--dtype", type=_dtypes, help="float32, float64 or, with a comma, both (default both)"
     )
     parser.add_argument(
-        "--threads", type=arguments.cases, metavar="N", help="default: as many as torch takes"
+        "--threads", type=arguments.threads, metavar="N", help="default: as many as torch takes"
     )
     device_option(parser)
     parser.add_argument(

@@ -38,13 +38,13 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     """Diagnose the `wrong` quantities, in backward order, on batches that show them and some that
     do not: what is said must be true of these as well.
 
-    In float64 where the mistake is there, too, since little rounding hides it; else in the
-    recorder's own dtype.
+    In float64 where the first of them is wrong there, too, since little rounding hides it; else in
+    the recorder's own dtype.
     """
     found: list[Local] = []
     if recorder.dtype != torch.float64:
         wide = [replace(batch, inputs=widened(batch.inputs)) for batch in batches]
-        found = _all(recorder.for_dtype(torch.float64), wide, wrong)
+        found = _all(recorder.for_dtype(torch.float64), wide, wrong[:1])
     found = found or _all(recorder, batches, wrong)
     own = [name for name in wrong if any(local.is_wrong(name) for local in found)]
     # double backward runs through the backward: what is wrong there is wrong here, too

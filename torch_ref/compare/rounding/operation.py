@@ -133,7 +133,7 @@ def is_number(value: Any) -> bool:
 
 def is_long(value: Any) -> bool:
     """Whether this is a number written in the code that some dtype has to round."""
-    return is_number(value) and Arithmetic.of(torch.bfloat16).rounding_of(value) != 0
+    return is_number(value) and _rounding_of(float(value), torch.bfloat16) != 0
 
 
 def name_of(node: Node) -> str:
