@@ -122,6 +122,16 @@ RIGHT = {
         lambda v: functional.hardtanh(v["x"], -0.7, 0.7).square().sum() / 2,
         lambda v: {"x": functional.hardtanh(v["x"], -0.7, 0.7) * (v["x"].abs() < 0.7)},
     ),
+    "a limit that is infinite": Right(
+        row(),
+        lambda v: (v["x"].exp().clamp(-math.inf, 3.0) ** 2).sum() / 2,
+        lambda v: {"x": v["x"].exp() ** 2 * (v["x"].exp() < 3.0)},
+    ),
+    "a threshold beyond float16": Right(
+        row(),
+        lambda v: torch.where(v["x"] > -1e6, v["x"], 0 * v["x"]).square().sum() / 2,
+        lambda v: {"x": torch.where(v["x"] < 1e6, v["x"], 0 * v["x"])},
+    ),
     "what pad fills in": Right(
         lambda draw: {"x": draw.normal(shape=(8,)), "w": draw.normal(shape=(10,))},
         lambda v: (functional.pad(v["x"], (1, 1), value=0.1) * v["w"]).sum(),

@@ -46,8 +46,10 @@ class Arithmetic:
         return _rounding_of(float(number), self.dtype)
 
     def lost_of(self, number: Any) -> float:
-        """How far a Python number is from what it is in the dtype; 0 for anything else."""
-        return self.rounding_of(number) * abs(number) if is_number(number) else 0.0
+        """How far a Python number is from what it is in the dtype; 0 for anything else, and for one
+        beyond the dtype's largest, which is infinite there: as far from all others as before."""
+        lost = self.rounding_of(number) * abs(number) if is_number(number) else 0.0
+        return lost if math.isfinite(lost) else 0.0
 
     def at_least(self, dtype: torch.dtype) -> "Arithmetic":
         """This one, or that of a dtype that rounds more: code may compute in a dtype of its own."""
@@ -123,7 +125,7 @@ def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
 @lru_cache(1024)
 def _rounding_of(number: float, dtype: torch.dtype) -> float:
     error = rounding(torch.tensor(number, dtype=torch.float64), dtype).item()
-    return error / abs(number) if number else 0.0
+    return error / abs(number) if number and math.isfinite(number) else 0.0
 
 
 def is_number(value: Any) -> bool:
@@ -133,7 +135,9 @@ def is_number(value: Any) -> bool:
 
 def is_long(value: Any) -> bool:
     """Whether this is a number written in the code that some dtype has to round."""
-    return is_number(value) and _rounding_of(float(value), torch.bfloat16) != 0
+    return is_number(value) and any(
+        _rounding_of(float(value), dtype) != 0 for dtype in (torch.bfloat16, torch.float16)
+    )
 
 
 def name_of(node: Node) -> str:
