@@ -124,8 +124,8 @@ RIGHT = {
     ),
     "a limit that is infinite": Right(
         row(),
-        lambda v: (v["x"].exp().clamp(-math.inf, 3.0) ** 2).sum() / 2,
-        lambda v: {"x": v["x"].exp() ** 2 * (v["x"].exp() < 3.0)},
+        lambda v: ((1.1 * v["x"]).clamp(-math.inf, 1.5) ** 2).sum() / 2,
+        lambda v: {"x": 1.1 * torch.where(1.1 * v["x"] < 1.5, 1.1 * v["x"], 0.0)},
     ),
     "a threshold beyond float16": Right(
         row(),
