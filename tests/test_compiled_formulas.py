@@ -127,6 +127,16 @@ def test_what_is_no_formula_is_said(function: Any, why: str) -> None:
         taken_down(function)
 
 
+def test_a_sign_taken_from_what_may_be_no_number_makes_no_size() -> None:
+    """0 times infinity is NaN with the sign bit set, on x86."""
+    algebra = Algebra()
+    a, b = (algebra.apply("abs", algebra.symbol("argument", name)) for name in "ab")
+    signed = algebra.apply("copysign", 0.0, algebra.apply("multiply", a, b))
+    assert not algebra.is_size(signed)
+    assert algebra.apply("abs", signed) is not signed
+    assert algebra.is_size(algebra.apply("copysign", 0.0, a))
+
+
 NUMBERS = st.one_of(st.sampled_from(SPECIAL), st.floats(-10, 10))
 TWO = ("add", "subtract", "multiply", "divide", "copysign")
 COMPARED = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")

@@ -153,7 +153,10 @@ class Algebra(Graph):
             condition, yes, no = operands
             clamped = condition.operation == "less" and condition.operands == (no, 0.0)
             return self.is_size(yes) and (self.is_size(no) or (clamped and self._is_gap(no)))
-        return operation == "copysign" and self.is_size(operands[1])
+        if operation == "copysign":  # not by any size: one that is NaN has a sign of its own
+            sign = operands[1]
+            return sign.operation == "abs" if isinstance(sign, Symbol) else self.is_size(sign)
+        return False
 
     def _is_gap(self, value: Any) -> bool:
         """Whether it is a size less something, which is -0 nowhere."""
