@@ -12,15 +12,17 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 def cases(text: str) -> int:
     """How many random cases: 1 or more."""
-    if not _whole(text) or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: a whole number of cases, 1 or more, is needed")
-    return int(text)
+    return _count(text, "cases")
 
 
 def threads(text: str) -> int:
     """How many threads: 1 or more."""
+    return _count(text, "threads")
+
+
+def _count(text: str, of: str) -> int:
     if not _whole(text) or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: a whole number of threads, 1 or more, is needed")
+        raise ArgumentTypeError(f"{text!r}: a whole number of {of}, 1 or more, is needed")
     return int(text)
 
 

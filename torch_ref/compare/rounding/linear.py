@@ -120,10 +120,10 @@ def _repeat(numbers: Tensor, axis: int) -> Tensor:
 
 
 def _repeat_anywhere(numbers: Tensor) -> Tensor:
-    axes = [axis for axis, size in enumerate(numbers.shape) if size > 1]
     found = torch.zeros((), dtype=torch.bool, device=numbers.device)
-    for axis in axes:
-        found = found | _repeat(numbers, axis).any()
+    for axis, size in enumerate(numbers.shape):
+        if size > 1:
+            found = found | _repeat(numbers, axis).any()
     return found
 
 
