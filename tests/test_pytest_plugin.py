@@ -296,7 +296,7 @@ def test_a_missing_device_that_the_test_names(
     [
         ("--twin-device=gpu", "'gpu' is not a device; give cpu, cuda or cuda:N"),
         ("--twin-seed=-1", "'-1': a whole number from 0 to 2^64 - 1 is needed"),
-        ("--twin-cases=0", "'0': a whole number of cases, 1 or more, is needed"),
+        ("--twin-cases=0", "'0': a whole number of cases, 1 to 1e18, is needed"),
     ],
 )
 def test_a_wrong_option_is_a_usage_error(

@@ -386,7 +386,7 @@ def test_progress_has_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, termin
     [("1e9", 10**9), ("1_000_000_000", 10**9), ("2.5e6", 2_500_000), ("7", 7), ("1E+3", 1000)],
 )
 def test_many_cases_as_people_write_them(text: str, cases: int) -> None:
-    assert arguments.many_cases(text) == cases
+    assert arguments.cases(text) == cases
 
 
 @pytest.mark.parametrize(
@@ -394,4 +394,4 @@ def test_many_cases_as_people_write_them(text: str, cases: int) -> None:
 )
 def test_what_is_no_number_of_cases(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="a whole number of cases, 1 to 1e18, is needed"):
-        arguments.many_cases(text)
+        arguments.cases(text)

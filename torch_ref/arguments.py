@@ -11,22 +11,6 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def cases(text: str) -> int:
-    """How many random cases: 1 or more."""
-    return _count(text, "cases")
-
-
-def threads(text: str) -> int:
-    """How many threads: 1 or more."""
-    return _count(text, "threads")
-
-
-def _count(text: str, of: str) -> int:
-    if not _whole(text) or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: a whole number of {of}, 1 or more, is needed")
-    return int(text)
-
-
-def many_cases(text: str) -> int:
     """How many random cases, also as 1e9 or 1_000_000_000: 1 to 10^18."""
     form = r"(\d{1,3}(?:_\d{3})+|\d{1,20})(?:\.(\d{1,18}))?(?:[eE]\+?(\d{1,2}))?"
     found = re.fullmatch(form, text, re.ASCII)
@@ -36,9 +20,16 @@ def many_cases(text: str) -> int:
     count: int = number * scale // below
     if count * below != number * scale or not 1 <= count <= 10**18:
         raise ArgumentTypeError(
-            f"{text!r}: a whole number of cases, 1 to 1e18, is needed, for example 1e9"
+            f"{text!r}: a whole number of cases, 1 to 1e18, is needed, for example 1e6"
         )
     return count
+
+
+def threads(text: str) -> int:
+    """How many threads: 1 or more."""
+    if not _whole(text) or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r}: a whole number of threads, 1 or more, is needed")
+    return int(text)
 
 
 def seed(text: str) -> int:

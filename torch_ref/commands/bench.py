@@ -73,7 +73,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _sizes(text: str) -> list[int]:
     try:
-        sizes = sorted({arguments.many_cases(one) for one in text.split(",")})
+        sizes = sorted({arguments.cases(one) for one in text.split(",")})
     except argparse.ArgumentTypeError:
         sizes = []
     if not sizes or sizes[-1] > LARGEST:

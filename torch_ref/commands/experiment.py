@@ -79,7 +79,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def _count(text: str) -> int:
     try:
-        number = arguments.many_cases(text)
+        number = arguments.cases(text)
     except argparse.ArgumentTypeError:
         number = 0
     if not 1 <= number <= LARGEST:

@@ -49,7 +49,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     twin_argument(parser)
     parser.add_argument(
-        "--cases", type=arguments.many_cases, required=True, help="how many, for example 1e9"
+        "--cases", type=arguments.cases, required=True, help="how many, for example 1e9"
     )
     parser.add_argument(
         "--ledger",
