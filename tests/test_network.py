@@ -28,6 +28,7 @@ from manual_bp.functions import itakura_saito
 from torch_ref import assignment_twin
 from torch_ref.assignment import STRATA
 from torch_ref.compare import DTYPES, Cases
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.reference import record
 from torch_ref.compare.rounding import Arithmetic, walk
 
@@ -350,7 +351,7 @@ def as_numpy(tensors: dict[str, torch.Tensor]) -> Numbers:
 
 
 @cache
-def recorded(names: tuple[str, ...], count: int) -> torch.fx.GraphModule:
+def recorded(names: tuple[str, ...], count: int) -> Recorded:
     """The manual backward pass as a graph that the rounding analysis can walk."""
     example = {name: torch.linspace(1, 2, count, dtype=torch.float64) for name in names}
     return record(assignment_twin().manual, example)

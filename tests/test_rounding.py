@@ -177,13 +177,13 @@ def test_what_depends_on_no_input_is_computed_once() -> None:
     graph = record(ramp, one)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         walk(graph, one, Arithmetic.of(dtype))
-        kept = dict(graph.meta["constants"][Arithmetic.of(dtype)])
+        kept = dict(graph.known[Arithmetic.of(dtype)])
         again = walk(graph, other, Arithmetic.of(dtype))
         expected = walk(record(ramp, one), other, Arithmetic.of(dtype))
         assert kept or dtype == torch.bfloat16
         assert torch.equal(again.values["y"], expected.values["y"])
         assert torch.equal(again.bounds["y"], expected.bounds["y"])
-        found = graph.meta["constants"][Arithmetic.of(dtype)]
+        found = graph.known[Arithmetic.of(dtype)]
         assert all(found[node] is value for node, value in kept.items())
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 import manual_bp
 from torch_ref.assignment import assignment_twin, manual_values
 from torch_ref.benchmark.batch import Batch
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.compare.rounding.linear import growth
@@ -138,7 +138,7 @@ def _walked(batch: Batch, names: tuple[str, ...] | None) -> Any:
 
 
 @cache
-def _graphs(count: int) -> tuple[GraphModule, GraphModule]:
+def _graphs(count: int) -> tuple[Recorded, Recorded]:
     """Both sides on so many samples, every quantity and the loss."""
     example = Batch(count)
     values = {n: v.expand(count).contiguous() for n, v in example.parameters.items()}

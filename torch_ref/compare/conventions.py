@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from torch_ref.compare.reference import traced
+from torch_ref.compare.recording import recorded
 from torch_ref.compare.rounding.operation import name_of
 from torch_ref.compare.twin import Values
 
@@ -22,8 +22,11 @@ def conventions(reference: Callable[[Values], Values], inputs: Values) -> tuple[
     """
     try:
         with torch.no_grad():
-            recorded = traced(lambda values: reference(dict(values)), inputs)
+            found = recorded(
+                lambda *tensors: tuple(reference(dict(zip(inputs, tensors))).values()),
+                *inputs.values(),
+            )
     except Exception:  # anything can come out of recording a user's function
         return ()
-    used = set(map(name_of, recorded.graph.nodes))
+    used = set(map(name_of, found.graph.nodes))
     return tuple(text for name, text in CONVENTIONS.items() if name in used)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence, Explanation, explain
 from torch_ref.compare.function_values import is_second_order
 from torch_ref.compare.layout import has_gaps, layout, repeats
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
@@ -30,7 +30,7 @@ _REFERENCE_IS_WRONG = (
     "the reference's dL/d{0} is wrong, not the hand's: finite differences of the loss side with "
     "the hand (is a custom autograd.Function behind {0} wrong, or a gradient stopped on purpose?)"
 )
-Graphs = dict[object, GraphModule]  # recorded, by what they are of and the layout of the inputs
+Graphs = dict[object, Recorded]  # recorded, by what they are of and the layout of the inputs
 _UPSTREAM = "the gradient that backward starts from"
 
 
@@ -121,7 +121,7 @@ class Local:
     batch: Batch
     sides: Sides
     expected: Walked
-    graph: GraphModule
+    graph: Recorded
     inputs: Values
     bounds: Values
     arithmetic: Arithmetic

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.func import functionalize
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
-from torch_ref.compare.reference import traced
+from torch_ref.compare.recording import Recorded, recorded
 from torch_ref.compare.report import Graph
 from torch_ref.compare.twin import Values
 
@@ -29,13 +29,13 @@ def forward_graph(reference: Callable[[Values], Values], inputs: Values) -> Grap
     leaves = [v.detach().requires_grad_() if v.is_floating_point() else v for v in inputs.values()]
     try:
         with torch.enable_grad():
-            recorded = traced(forward, *leaves)
-        if any(map(_changes_its_arguments, recorded.graph.nodes)):
+            found = recorded(forward, *leaves)
+        if any(map(_changes_its_arguments, found.graph.nodes)):
             with torch.no_grad():
-                recorded = traced(functionalize(recorded), *inputs.values())
+                found = recorded(functionalize(found), *inputs.values())
     except Exception:  # anything can come out of recording a user's function
         return Graph()
-    return _simplified(recorded, tuple(inputs), tuple(names))
+    return _simplified(found, tuple(inputs), tuple(names))
 
 
 def _changes_its_arguments(node: Node) -> bool:
@@ -43,13 +43,13 @@ def _changes_its_arguments(node: Node) -> bool:
     return schema is not None and bool(schema.is_mutable)
 
 
-def _simplified(recorded: GraphModule, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
+def _simplified(found: Recorded, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Graph:
     """The recorded operations walked once; each knows the quantities that it comes from."""
-    names = _names(recorded, inputs, outputs)
+    names = _names(found, inputs, outputs)
     sources: dict[Node, dict[str, None]] = {}  # a dict keeps its order, a set would not
     edges: dict[tuple[str, str], None] = {}
     quantities: dict[str, None] = {}
-    for node in recorded.graph.nodes:
+    for node in found.graph.nodes:
         before = {name: None for one in node.all_input_nodes for name in sources[one]}
         for name in names.get(node, ()):
             edges |= dict.fromkeys((source, name) for source in before)
@@ -60,12 +60,12 @@ def _simplified(recorded: GraphModule, inputs: tuple[str, ...], outputs: tuple[s
 
 
 def _names(
-    recorded: GraphModule, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    found: Recorded, inputs: tuple[str, ...], outputs: tuple[str, ...]
 ) -> dict[Node, list[str]]:
     """The names of each node; an input that the reference returns under its name, or replaces,
     counts once: where the reference has it."""
     names: dict[Node, list[str]] = {}
-    nodes = list(recorded.graph.nodes)
+    nodes = list(found.graph.nodes)
     for name, node in zip(inputs, (n for n in nodes if n.op == "placeholder"), strict=True):
         if name not in outputs:
             names[node] = [name]

@@ -5,14 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize
-from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx import Graph, Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from torch_ref.compare.recording import Recorded, recorded
 from torch_ref.compare.taken_apart import DECOMPOSITIONS, WithoutLooking
 from torch_ref.compare.twin import Values
 
@@ -81,45 +78,30 @@ def unused(reference: Callable[[Values], Values], inputs: Values) -> tuple[str, 
     return tuple(name for name, grad in zip(wanted, grads, strict=True) if grad is None)
 
 
-def traced(
-    function: Callable[..., Any],
-    *example: Any,
-    decompositions: dict[OpOverload, Callable[..., Any]] | None = None,
-) -> GraphModule:
-    """The operations of a function on the example, by torch's make_fx, and taken apart.
-
-    One mode notes the shape of every value: else make_fx makes a mode for each, and each looks up
-    the stack, which takes half of the time, and more under pytest.
-    """
-    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
-        return make_fx(function, decomposition_table=decompositions)(*example)
-
-
-def record(function: Callable[[Values], Values], example: Values) -> GraphModule:
+def record(function: Callable[[Values], Values], example: Values) -> Recorded:
     """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
     taken apart, dead ones removed.
 
-    Its `meta["inputs"]` holds the inputs' names, in the order of the graph's placeholders.
-    Raises whatever the function raises when it looks at numbers while it is recorded.
+    Raises LooksAtNumbersError, and whatever the function raises.
     """
-    # Attention is recorded by its formula: the fused kernels cannot be taken apart. The function
-    # gets a dict of its own, since it may take names out of it.
+    names: list[str] = []
+
+    def as_written(*tensors: Tensor) -> tuple[Tensor, ...]:
+        values = function(dict(zip(example, tensors, strict=True)))
+        names[:] = values
+        return tuple(values.values())
+
+    # Attention is recorded by its formula: the fused kernels cannot be taken apart.
     with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
-        as_written = traced(lambda values: function(dict(values)), example)
-    as_written.graph.eliminate_dead_code()
-    as_written.recompile()
+        written = recorded(as_written, *example.values())
+    written.graph.eliminate_dead_code()
     with torch.no_grad():  # the derivatives are in the graph already
-        names = tuple(as_written(example))
-        pure = traced(
-            functionalize(lambda *tensors: tuple(as_written(dict(zip(example, tensors))).values())),
-            *example.values(),
-            decompositions=DECOMPOSITIONS,
-        )
-    _without_examples_of_shape(pure)
-    _without_copies(pure)
-    _without_factors_of_one(pure)
+        pure = recorded(functionalize(written), *example.values(), decompositions=DECOMPOSITIONS)
+    _without_examples_of_shape(pure.graph)
+    _without_copies(pure.graph)
+    _without_factors_of_one(pure.graph)
     pure.graph.eliminate_dead_code()
-    pure.meta["inputs"], pure.meta["outputs"] = tuple(example), names
+    pure.inputs, pure.outputs = tuple(example), tuple(names)
     return pure
 
 
@@ -133,16 +115,16 @@ _REPEATING = {_ATEN.expand.default, _ATEN.view.default, _ATEN.unsqueeze.default}
 _SAME = {_ATEN.alias.default, _ATEN.detach.default}
 
 
-def _without_examples_of_shape(graph: GraphModule) -> None:
+def _without_examples_of_shape(graph: Graph) -> None:
     """Constants shaped as a value are made without it: the sum of all losses is worked out for
     nothing else than the shape of the gradient to begin with."""
-    for node in graph.graph.nodes:
-        value = node.meta.get("val")
+    for node in graph.nodes:
+        value = node.meta.get("form")
         if node.target not in _FILLED or value is None:
             continue
         fill = node.args[1] if len(node.args) > 1 else _FILLED[node.target]
-        with graph.graph.inserting_before(node):
-            filled = graph.graph.call_function(
+        with graph.inserting_before(node):
+            filled = graph.call_function(
                 _ATEN.full.default,
                 (list(value.shape), fill),
                 {"dtype": value.dtype, "device": value.device, "pin_memory": False},
@@ -151,25 +133,25 @@ def _without_examples_of_shape(graph: GraphModule) -> None:
         node.replace_all_uses_with(filled)
 
 
-def _without_copies(graph: GraphModule) -> None:
+def _without_copies(graph: Graph) -> None:
     """Other names for a value, which keep or cut the graph of autograd, are that value."""
-    for node in graph.graph.nodes:
+    for node in graph.nodes:
         if node.target in _SAME:
             node.replace_all_uses_with(node.args[0])
 
 
-def _without_factors_of_one(graph: GraphModule) -> None:
+def _without_factors_of_one(graph: Graph) -> None:
     """What is multiplied by 1, as by the gradient to begin with, is itself, repeated if need be."""
-    if any("as_strided" in str(node.target) for node in graph.graph.nodes):
+    if any("as_strided" in str(node.target) for node in graph.nodes):
         return  # it sees what lies around a number in memory
-    for node in graph.graph.nodes:
+    for node in graph.nodes:
         factor = _times_one(node)
         if factor is None:
             continue
-        value, product = factor.meta["val"], node.meta["val"]
-        if (value.shape, value.stride()) == (product.shape, product.stride()):
+        value, product = factor.meta["form"], node.meta["form"]
+        if (value.shape, value.stride) == (product.shape, product.stride):
             node.replace_all_uses_with(factor)
-        elif value.shape != product.shape and product.is_contiguous():
+        elif value.shape != product.shape and product.contiguous:
             node.replace_all_uses_with(_repeated(graph, factor, node))
 
 
@@ -180,8 +162,8 @@ def _times_one(node: Node) -> Node | None:
     for one, other in (node.args, node.args[::-1]):
         if not isinstance(other, Node) or not _is_one(one):
             continue
-        value = other.meta.get("val")
-        if isinstance(value, Tensor) and value.dtype == node.meta["val"].dtype:
+        value = other.meta.get("form")
+        if value and value.dtype == node.meta["form"].dtype:
             return other
     return None
 
@@ -193,12 +175,12 @@ def _is_one(argument: Any) -> bool:
     return is_full and argument.args[1] == 1
 
 
-def _repeated(graph: GraphModule, value: Node, product: Node) -> Node:
+def _repeated(graph: Graph, value: Node, product: Node) -> Node:
     """The value in the product's shape, with memory of its own, as a product has."""
-    size = list(product.meta["val"].shape)
-    with graph.graph.inserting_before(product):
-        view = graph.graph.call_function(_ATEN.expand.default, (value, size))
-        copy = graph.graph.call_function(
+    size = list(product.meta["form"].shape)
+    with graph.inserting_before(product):
+        view = graph.call_function(_ATEN.expand.default, (value, size))
+        copy = graph.call_function(
             _ATEN.clone.default, (view,), {"memory_format": torch.contiguous_format}
         )
     view.meta, copy.meta = dict(product.meta), dict(product.meta)

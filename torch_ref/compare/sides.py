@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import Saying, as_tensors, check_answer, run_manual, told
 from torch_ref.compare.faithful import faithful, other_numbers, unfaithful
 from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.pooled import Pool
+from torch_ref.compare.recording import LooksAtNumbersError, Recorded
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.rounding.looks import Looks
@@ -81,8 +81,8 @@ class Recorder:
     said: Said = field(default_factory=Said)
     branches: bool = False
     _missing_said: bool = False
-    _reference: dict[object, GraphModule] = field(default_factory=dict)
-    _manual: dict[object, GraphModule | str] = field(default_factory=dict)  # or why there is none
+    _reference: dict[object, Recorded] = field(default_factory=dict)
+    _manual: dict[object, Recorded | str] = field(default_factory=dict)  # or why there is none
 
     def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
         """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
@@ -224,7 +224,7 @@ class Recorder:
             for name, reference in sides.reference.items()
         }
 
-    def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> GraphModule:
+    def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> Recorded:
         try:
             return record(gradients, wide)
         except (torch.OutOfMemoryError, TwinError):
@@ -286,7 +286,7 @@ class Recorder:
             return None
 
     def _runs_as_recorded(
-        self, graph: GraphModule, walked: Walked, wide: Values, expected: Values
+        self, graph: Recorded, walked: Walked, wide: Values, expected: Values
     ) -> bool:
         """Whether the graph gives what the hand gives; a walk that overflows, as the dtype under
         test does, is no witness against it: one in float64 is."""
@@ -327,7 +327,7 @@ class Recorder:
 
 
 def with_room(
-    graph: GraphModule,
+    graph: Recorded,
     wide: Values,
     reference: Values,
     arithmetic: Arithmetic,
@@ -357,10 +357,9 @@ def in_case(bound: Tensor, batched: bool) -> Tensor:
 
 
 def _why_not_recorded(error: Exception) -> str:
-    """The error, or what torch's own words for it mean: they are long, and about something else."""
-    if "data-dependent" not in str(error):
-        return told(error)
-    return "it looks at its numbers: use torch.where instead of if, item() or float()"
+    if isinstance(error, LooksAtNumbersError):
+        return "it looks at its numbers: use torch.where instead of if, item() or float()"
+    return told(error)
 
 
 def _is_open(value: Tensor, bound: Tensor) -> bool:

@@ -50,6 +50,10 @@ def _with_new_axes(value: Tensor, shape: list[int], axes: list[int]) -> Tensor:
     return placed if list(placed.shape) == list(shape) else placed.expand(shape)
 
 
+def _unbind(value: Tensor, dim: int = 0) -> list[Tensor]:
+    return [value.select(dim, place) for place in range(value.shape[dim])]
+
+
 def _shrink_backward(upstream: Tensor, value: Tensor, lambd: float) -> Tensor:
     return torch.where(value.abs() <= lambd, 0.0, upstream)
 
@@ -97,16 +101,33 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     return (tensor.unsqueeze(-1) == classes).long()
 
 
+_TORCHS = {**core_aten_decompositions(), **get_decompositions(_TAKEN_APART)}
+_FULL = (torch.float32, torch.float64)
+
+
+def _in_full_precision(operation: Any, apart: Callable[..., Any]) -> dict[Any, Callable[..., Any]]:
+    """An operation taken apart as torch does it, which imports sympy, half a second, to find out
+    that nothing needs a wider dtype."""
+
+    def taken_apart(upstream: Tensor, *others: Any) -> Any:
+        torchs = _TORCHS[operation] if upstream.dtype not in _FULL else apart
+        return torchs(upstream, *others)
+
+    return {operation: taken_apart}
+
+
 DECOMPOSITIONS = {
     operation: apart
     for operation, apart in {
-        **core_aten_decompositions(),
-        **get_decompositions(_TAKEN_APART),
+        **_TORCHS,
+        **_in_full_precision(aten.sigmoid_backward.default, lambda g, y: g * (y * (1 - y))),
+        **_in_full_precision(aten.tanh_backward.default, lambda g, y: g * (1 - y * y)),
         torch.ops.prims.var.default: _variance,
         # ATen's own do the same, and do not make a class at every call
         torch.ops.prims.sum.default: _sum,
         torch.ops.prims.div.default: torch.div,
         torch.ops.prims.broadcast_in_dim.default: _with_new_axes,
+        aten.unbind.int: _unbind,
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,

@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence
 from torch_ref.compare.layout import layout
-from torch_ref.compare.reference import gradients_by_autograd, traced
+from torch_ref.compare.recording import Recorded, recorded
+from torch_ref.compare.reference import gradients_by_autograd
 from torch_ref.compare.twin import Twin, Values
 
 # The witness must side with one by far: be ten times nearer to it than the two are to each other.
 CLEARLY = 10
-Graphs = dict[object, GraphModule]  # forward passes, by the quantity moved and the inputs' layout
+Graphs = dict[object, Recorded]  # forward passes, by the quantity moved and the inputs' layout
 _VOTES = 12  # wrong elements looked at
 
 
@@ -167,14 +167,14 @@ def _only(at: int, by: float, like: Tensor) -> Tensor:
     return step.reshape(like.shape)
 
 
-def _forward_graph(twin: Twin, wide: Values, name: str) -> GraphModule:
+def _forward_graph(twin: Twin, wide: Values, name: str) -> Recorded:
     """The summed loss as a graph whose inputs are what is added to a quantity, and the twin's."""
 
     def forward(step: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         values = twin.reference(dict(zip(wide, tensors, strict=True)))
         return values["loss"].sum(), values[name]
 
-    graph = traced(forward, torch.zeros(()), *wide.values())
+    graph = recorded(forward, torch.zeros(()), *wide.values())
     nodes = list(graph.graph.nodes)
     outputs: Any = nodes[-1].args[0]
     step, (loss, quantity) = nodes[0], outputs
@@ -184,5 +184,4 @@ def _forward_graph(twin: Twin, wide: Values, name: str) -> GraphModule:
         moved = graph.graph.call_function(torch.add, (quantity, step))
     quantity.replace_all_uses_with(moved, delete_user_cb=lambda user: user is not moved)
     nodes[-1].args = (loss,)
-    graph.recompile()
     return graph

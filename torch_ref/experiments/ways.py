@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.reference import record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.experiments.ranks import by_ranks
@@ -123,7 +123,7 @@ def gradient_roundings(given: Descent, way: str, path: Tensor) -> Tensor:
     return torch.stack(found)
 
 
-def _recorded(gradients: Callable[[Values, Tensor, Tensor], Values], given: Descent) -> GraphModule:
+def _recorded(gradients: Callable[[Values, Tensor, Tensor], Values], given: Descent) -> Recorded:
     """The gradient's arithmetic: every step has the same, on other numbers."""
 
     def function(values: Values) -> Values:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from torch.fx import GraphModule
 
 from torch_ref.compare import Batch, Cases, Twin, TwinError
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.verify import Judge
 from torch_ref.selftest.mutate import Mutant, original
 from torch_ref.selftest.twins import MakeTwin, Values, as_numpy_runs, mean_twin, twins_for
@@ -79,5 +79,5 @@ def _catch(make: MakeTwin, twin: Twin, batch: Batch) -> Catch | None:
 
 
 @cache
-def _reference_graphs(make: MakeTwin) -> dict[object, GraphModule]:
+def _reference_graphs(make: MakeTwin) -> dict[object, Recorded]:
     return {}

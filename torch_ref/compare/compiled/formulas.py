@@ -12,13 +12,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
 from torch_ref.compare.comparison import held_together
 from torch_ref.compare.compiled.algebra import Algebra, CannotCompileError
 from torch_ref.compare.compiled.tracing import CASES, Tracing
 from torch_ref.compare.faithful import is_off
 from torch_ref.compare.pooled import summands
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.rounding.looks import Assuming, Blind
@@ -164,8 +164,8 @@ class _Usual(Assuming):
 def _judged(
     recorder: Recorder,
     two: Answers,
-    reference: GraphModule,
-    manual: GraphModule,
+    reference: Recorded,
+    manual: Recorded,
     looks: "_Usual | Blind",
 ) -> tuple[dict[str, Compared], list[Tensor]]:
     """What the plain way computes for two cases, and what is summed over cases."""

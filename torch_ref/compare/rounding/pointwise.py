@@ -223,6 +223,6 @@ def _slopes(
     target: Any = operation.node.target
     with torch.enable_grad():
         out = target(*leaves, **operation.kwargs)
-    wanted = [leaves[i] for i in carried]
-    slopes = torch.autograd.grad(out, wanted, torch.ones_like(out))
+        total = out.sum()  # given a gradient to begin with, torch imports sympy, half a second
+    slopes = torch.autograd.grad(total, [leaves[i] for i in carried])
     return out.detach(), [slope.abs() for slope in slopes]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -144,5 +143,5 @@ def _places(node: Node) -> tuple[int, ...] | None:
 
 
 def _may_hold_whole(node: Node) -> bool:
-    value = node.meta.get("val")
-    return not isinstance(value, Tensor) or not value.is_floating_point()
+    form = node.meta.get("form")
+    return form is None or not form.dtype.is_floating_point

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 from torch.utils import _pytree as pytree
 
+from torch_ref.compare.recording import Recorded
 from torch_ref.compare.rounding.looks import Looking, Looks
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import pointwise
@@ -35,7 +36,7 @@ class Walked:
 
 
 def walk(
-    graph: GraphModule,
+    graph: Recorded,
     inputs: Values,
     arithmetic: Arithmetic,
     *,
@@ -50,11 +51,11 @@ def walk(
     looks: what may be found out about the numbers.
     """
     walker = _Walker(graph, arithmetic, cases, looks)
-    names = graph.meta["inputs"]
+    names = graph.inputs
     given = bounds or {}
     with torch.no_grad():  # once and not for each operation: that takes a seventh of a small walk
         values, found = walker.run([inputs[name] for name in names], [given.get(n) for n in names])
-    outputs = graph.meta["outputs"]
+    outputs = graph.outputs
     return Walked(
         dict(zip(outputs, values, strict=True)),
         {
@@ -69,7 +70,7 @@ def walk(
 
 class _Walker:
     def __init__(
-        self, graph: GraphModule, arithmetic: Arithmetic, cases: int | None, looks: Looks
+        self, graph: Recorded, arithmetic: Arithmetic, cases: int | None, looks: Looks
     ) -> None:
         self.graph, self.arithmetic, self.cases = graph, arithmetic, cases
         self.looks = looks
@@ -82,15 +83,13 @@ class _Walker:
     def run(self, flat: list[Any], flat_bounds: list[Any]) -> tuple[list[Any], list[Any]]:
         value, bound = self.value, dict[Node, Any]()
         remaining = iter(zip(flat, flat_bounds, strict=True))
-        if "last uses" not in self.graph.meta:
-            self.graph.meta["last uses"] = _last_uses(self.graph)
-        last_use = self.graph.meta["last uses"]
-        constants = _constants(self.graph, self.arithmetic)
+        last_use = self.graph.last_uses
+        constants = self.graph.known.setdefault(self.arithmetic, {})
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining)
             elif node.op == "get_attr":
-                constant = getattr(self.graph, str(node.target))
+                constant = self.graph.constants[str(node.target)]
                 value[node] = constant.detach() if isinstance(constant, Tensor) else constant
                 bound[node] = constant_bound(value[node], self.arithmetic.dtype)
             elif node.op == "output":
@@ -180,13 +179,6 @@ class _Walker:
         self.kinks = found if self.kinks is None else self.kinks | found
 
 
-def _constants(graph: GraphModule, arithmetic: Arithmetic) -> dict[Node, Any]:
-    """The values found so far that no input changes, and that are exact in this arithmetic."""
-    known: dict[Node, Any]
-    known = graph.meta.setdefault("constants", {}).setdefault(arithmetic, {})
-    return known
-
-
 def _wide(value: Tensor) -> Tensor:
     return value.double() if value.is_floating_point() else value
 
@@ -251,15 +243,3 @@ def _steady(args: Any, errors: Any) -> Tensor | bool:
             small = error <= arg.abs() / 2 if floating(arg) else ~error  # else the open places
             steady = steady & (error < math.inf) & small
     return steady
-
-
-def _last_uses(graph: GraphModule) -> dict[Node, list[Node]]:
-    """Which values are done with after each node, so that memory stays small."""
-    seen: set[Node] = set()
-    finished: dict[Node, list[Node]] = {}
-    for node in reversed(graph.graph.nodes):
-        for used in node.all_input_nodes:
-            if used not in seen:
-                seen.add(used)
-                finished.setdefault(node, []).append(used)
-    return finished

@@ -1,0 +1,219 @@
+"""What a function does to tensors, taken down operation by operation while it runs.
+
+As torch's make_fx does it, which also follows shapes that are symbols, and takes five times as long
+and a second to import.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from operator import getitem
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
+from torch.fx.node import map_aggregate, map_arg
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+Decompositions = Mapping[OpOverload, Callable[..., Any]]
+
+
+class LooksAtNumbersError(RuntimeError):
+    """What is recorded asks for a number that depends on its inputs: for others it may do other
+    things."""
+
+
+class Form(NamedTuple):
+    """What is known of a value without its numbers: `node.meta["form"]`."""
+
+    shape: torch.Size
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    contiguous: bool
+
+    @staticmethod
+    def of(value: Tensor) -> "Form":
+        return Form(
+            value.shape, value.stride(), value.dtype, value.device, value.is_contiguous()
+        )  # fmt: skip
+
+
+@dataclass(eq=False)
+class Recorded:
+    """A function's operations, for inputs of the shapes and layouts that it was recorded on.
+
+    graph: of ATen's operations. constants: tensors that are no inputs, by the name in their nodes.
+    inputs, outputs: their names, in order, where they have any.
+    known: values that do not depend on inputs, as walks find them, by the walk's arithmetic.
+    """
+
+    graph: Graph
+    constants: dict[str, Any]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    known: dict[Any, dict[Node, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def last_uses(self) -> dict[Node, list[Node]]:
+        """Which values are done with after each node, so that memory stays small."""
+        seen: set[Node] = set()
+        finished: dict[Node, list[Node]] = {}
+        for node in reversed(self.graph.nodes):
+            for used in node.all_input_nodes:
+                if used not in seen:
+                    seen.add(used)
+                    finished.setdefault(node, []).append(used)
+        return finished
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run it on inputs in the order of the function's arguments."""
+        values: dict[Node, Any] = {}
+        remaining = iter(inputs)
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                values[node] = next(remaining)
+            elif node.op == "get_attr":
+                values[node] = self.constants[node.target]
+            elif node.op == "output":
+                return map_arg(node.args[0], values.__getitem__)
+            else:
+                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = node.target(*args, **kwargs)
+            for finished in self.last_uses.get(node, ()):
+                del values[finished]
+        raise ValueError("The recorded graph has no output.")
+
+
+def recorded(
+    function: Callable[..., Any], *example: Tensor, decompositions: Decompositions | None = None
+) -> Recorded:
+    """The operations of a function of tensors, which gives one, or a tuple of them.
+
+    decompositions: by what functions operations are taken apart.
+    Raises LooksAtNumbersError, and whatever the function raises.
+    """
+    taking = _TakingDown(decompositions or {})
+    for value in example:
+        taking.take_input(value)
+    with _not_compiled(), taking:
+        result = function(*example)
+    taking.graph.output(map_aggregate(result, taking.node_or_itself))
+    return Recorded(taking.graph, taking.constants)
+
+
+class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is on, every operation becomes a node of `graph`.
+
+    fixed: the nodes that no input goes into, and that are no factory's: numbers may be asked of
+        these.
+    """
+
+    supports_higher_order_operators = True  # to say that there is no way to record them
+
+    def __init__(self, decompositions: Decompositions) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = Graph()
+        self.constants: dict[str, Any] = {}
+        self.fixed: set[Node] = set()
+        self._decompositions = decompositions
+        self._nodes: Any = WeakTensorKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import torch._dynamo, which takes a second, to switch it off here."""
+        return False
+
+    def take_input(self, value: Tensor) -> None:
+        self._take(value, self.graph.placeholder(f"input_{len(self.graph.nodes)}"))
+
+    def node_or_itself(self, value: Any) -> Any:
+        """A tensor's node, of a tensor that is met for the first time a constant's."""
+        if not isinstance(value, Tensor):
+            return value
+        node = self._nodes.get(value)
+        if node is None:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = value
+            node = self.graph.create_node("get_attr", name)
+            self.fixed.add(node)
+            self._take(value, node)
+        return node
+
+    def _take(self, value: Any, node: Node) -> None:
+        """Note that this is a node's value; of several values each has a node of its own."""
+        if isinstance(value, Tensor):
+            self._nodes[value] = node
+            node.meta["form"] = Form.of(value)
+        elif isinstance(value, (tuple, list)):
+            for place, one in enumerate(value):
+                part = self.graph.call_function(getitem, (node, place))
+                self.fixed |= {part} if node in self.fixed else set()
+                self._take(one, part)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not isinstance(func, OpOverload):
+            raise TypeError(f"{func} takes functions, which cannot be recorded: call them instead")
+        tensors = list(_tensors((args, kwargs.values())))
+        if not all(type(one) in (Tensor, torch.nn.Parameter) for one in tensors):
+            return NotImplemented  # a class of its own makes its operations of others, or cannot
+        apart = self._decompositions.get(func) or _made_of_others(func, tensors)
+        if apart:
+            with self:
+                result = apart(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        nodes = [self.node_or_itself(one) for one in tensors]
+        fixed = bool(nodes) and self.fixed.issuperset(nodes)
+        if torch.Tag.data_dependent_output in func.tags:
+            if not fixed:
+                raise LooksAtNumbersError(f"{func} looks at numbers")
+            return func(*args, **kwargs)
+        if func is torch.ops.aten.lift_fresh.default:  # else it would be changed with its copy
+            func = torch.ops.aten.lift_fresh_copy.default
+        given = map_aggregate((args, kwargs), self.node_or_itself)
+        node = self.graph.call_function(func, *given)
+        result = func(*args, **kwargs)
+        if fixed and torch.Tag.nondeterministic_seeded not in func.tags:
+            self.fixed.add(node)
+        self._take(result, node)
+        return result
+
+
+def _not_compiled() -> AbstractContextManager[Any]:
+    """While it is on, what torch.compile was given runs as it is written."""
+    if "torch._dynamo" not in sys.modules:  # nothing was: importing it takes a second
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
+
+
+def _tensors(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif not isinstance(value, (str, int, float)) and isinstance(value, Iterable):
+        for one in value:
+            yield from _tensors(one)
+
+
+def _made_of_others(func: Any, tensors: list[Tensor]) -> Callable[..., Any] | None:
+    """How torch makes an operation of others, where it does on these tensors' devices: below
+    autograd, where operations are taken down, it would not."""
+    return _composite(func, frozenset(one.device.type for one in tensors))
+
+
+@cache
+def _composite(func: Any, devices: frozenset[str]) -> Callable[..., Any] | None:
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    own = any(has(func.name(), torch._C._dispatch_key_for_device(device)) for device in devices)
+    if own or not has(func.name(), "CompositeImplicitAutograd"):
+        return None
+    decompose: Callable[..., Any] = func.decompose
+    return decompose
