@@ -19,7 +19,8 @@ import torch
 
 import torch_ref.gallery
 from torch_ref import Twin, assignment_twin
-from torch_ref.compare.verify import DTYPES, Judge
+from torch_ref.compare import DTYPES
+from torch_ref.compare.judge import Judge
 from torch_ref.report.files import replace_file
 
 NAMES = ("float64", "float32", "bfloat16")

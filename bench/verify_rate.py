@@ -25,7 +25,7 @@ from torch_ref import assignment_twin
 from torch_ref.compare import DTYPES
 from torch_ref.compare.cases import SHARD
 from torch_ref.compare.compiled import COMPILED_FROM
-from torch_ref.compare.verify import Judge, one_thread
+from torch_ref.compare.judge import Judge, one_thread
 from torch_ref.report.files import write_whole
 
 RESULT = Path(__file__).parent / "results" / "verify_rate.md"

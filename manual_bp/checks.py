@@ -14,8 +14,8 @@ Array = Any
 def check_names(
     what: str, given: Mapping[str, Any], expected: Iterable[str], optional: Collection[str] = ()
 ) -> None:
-    """Raise ValueError unless `given` is a dict that has the `expected` names and no others; those
-    in `optional` may be missing."""
+    """Raise ValueError unless `given` has the `expected` names and no others, of which those in
+    `optional` may be missing, and TypeError where it is no dict."""
     if not isinstance(given, Mapping):
         raise TypeError(f"{what} must be a dict of arrays by name; got {type(given).__name__}.")
     expected = tuple(expected)

@@ -17,7 +17,7 @@ from torch_ref.benchmark import jax_peers, limit, memory, store
 from torch_ref.benchmark.batch import Batch
 from torch_ref.benchmark.judge import Judge, WrongPeerError
 from torch_ref.benchmark.peers import BASE, WORKS, Peer, named
-from torch_ref.benchmark.run import entry, why_not
+from torch_ref.benchmark.run import Plan, entry, peaks, why_not
 from torch_ref.benchmark.timing import Spread, race, ratios
 from torch_ref.cli import main
 
@@ -192,6 +192,20 @@ def test_a_process_that_fails_is_named() -> None:
         memory.peak("gradients", "nobody", 1, "float64", 1)
 
 
+def test_a_peer_whose_memory_is_not_known_loses_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*given: Any) -> Any:
+        raise RuntimeError(f"{given[1]}: its process ended with -9: it said nothing")
+
+    monkeypatch.setattr(memory, "peak", killed)
+    monkeypatch.setattr(memory, "can_be_measured", lambda: True)
+    plan = Plan(["gradients"], [1], ["float32"], "cpu", 0.1, 1, brief=True)
+    rows, reasons = peaks(plan, lambda what: None)
+    assert not rows
+    assert "its process ended with -9" in reasons["peak memory, float32, manual, torch"]
+
+
 # the result --------------------------------------------------------------------------------------
 
 
@@ -282,7 +296,7 @@ def test_without_matplotlib_one_sentence_before_any_work(
         (["--sizes", "1e9"], "whole numbers from 1 to 1e8, with commas, are needed"),
         (["--sizes", "1,,10"], "whole numbers from 1 to 1e8, with commas, are needed"),
         (["--dtype", "float16"], "'float16': float32, float64 or float32,float64 is needed"),
-        (["--threads", "0"], "1 or more, is needed"),
+        (["--threads", "0"], "a whole number of threads, 1 to 4096, is needed"),
         (["--device", "cuda:99"], "cuda"),
     ],
 )

@@ -432,6 +432,8 @@ REFUSED = {
     ),
     "seed": (["verify", "--seed", "-1"], "'-1': a whole number from 0 to 2^64 - 1 is needed"),
     "case": (["replay", "17"], "'17': SEED:INDEX is needed, for example 0:17"),
+    "case beyond all": (["replay", f"0:{2**64}"], "a whole number from 0 to 2^64 - 1 is needed"),
+    "threads": (["bench", "--threads", "99999999999"], "a whole number of threads, 1 to 4096, is"),
     "case of letters": (["replay", "a:b"], "'a:b': SEED:INDEX is needed, for example 0:17"),
     "no command": ([], "the following arguments are required: COMMAND"),
     "command": (["check"], "invalid choice: 'check'"),
@@ -463,6 +465,15 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(
     assert main(["verify", "--json", str(tmp_path / place)]) == 2
     message = capsys.readouterr().err
     assert "cannot be written: give a file in a folder that exists and is yours." in message
+
+
+def test_two_files_of_one_name_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "bench.svg")
+    for command in (["bench", "--quick", "--plot"], ["verify", "--report"]):
+        assert main([*command, place, "--json", place]) == 2
+        assert "two of the files to be written are the same" in capsys.readouterr().err
 
 
 def test_json_to_what_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,10 +19,10 @@ from torch_ref.compare.compiled.algebra import CannotCompileError
 from torch_ref.compare.compiled.emit import FLAGS
 from torch_ref.compare.compiled.formulas import formulas
 from torch_ref.compare.compiled.kernel import compiled
+from torch_ref.compare.judge import Judge
 from torch_ref.compare.report import Report
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Tally
-from torch_ref.compare.verify import Judge
 from torch_ref.native.c_math import functions
 from torch_ref.native.compiler import NoCompilerError, find_compiler, library
 

@@ -8,7 +8,7 @@ import torch
 
 from torch_ref import Report, assignment_twin, verify
 from torch_ref.compare.cases import CHUNK, SHARD
-from torch_ref.compare.verify import Judge
+from torch_ref.compare.judge import Judge
 
 Values = dict[str, torch.Tensor]
 TWIN = assignment_twin()

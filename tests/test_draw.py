@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torch_ref import Draw, Twin
 from torch_ref.compare import DTYPES, Cases
-from torch_ref.compare.sizes import set_of_sizes
+from torch_ref.compare.sizes import _primes, set_of_sizes, way_of
 from torch_ref.compare.twin import power_of_ten, uniform
 
 CASES = 7
@@ -24,6 +24,20 @@ OTHERS: dict[str, Callable[..., Tensor]] = {
 }
 HELPERS = {**FLOATING, **OTHERS}
 SHAPES = [(), (1,), (5,), (0,), (3, 4), (2, 0, 3), (CASES, 2)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (1, 1), (2, 30), (7, 7), (8, 10), (24, 28)])
+def test_the_primes_are_these(low: int, high: int) -> None:
+    primes = [n for n in range(max(low, 2), high + 1) if all(n % k for k in range(2, n))]
+    assert list(_primes(low, high)) == primes
+
+
+def test_sizes_of_a_long_axis() -> None:
+    """Odd, even and prime ones, chosen without looking at all that lie between."""
+    generator = np.random.default_rng(0)
+    for turn in range(8):
+        sizes = [way_of(set_of_sizes(turn))(generator, 1, 10**6) for _ in range(3)]
+        assert all(1 <= size <= 10**6 for size in sizes)
 
 
 def draw_of(dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0) -> Draw:

@@ -20,7 +20,7 @@ import manual_bp
 from torch_ref import AssignmentNet, Draw, ItakuraSaitoLoss, Twin, assignment_twin, verify
 from torch_ref.assignment import STRATA
 from torch_ref.compare import DTYPES, Batch, Cases
-from torch_ref.compare.verify import Judge
+from torch_ref.compare.judge import Judge
 
 WIDE = ("float64", "float32")
 BATCH = 32

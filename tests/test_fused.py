@@ -495,6 +495,26 @@ def test_without_a_compiler_manual_bp_answers_and_it_is_said_once(
         assert_equal(fused_gradients(*given), manual_bp.gradients(*given))
 
 
+def test_a_cache_may_be_named_from_this_folder(
+    uncompiled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRADTWIN_CACHE", ".")
+    given = batch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fused_gradients(*given)
+    assert list(tmp_path.glob("*.so"))
+
+
+def test_a_cache_that_goes_away(uncompiled: Path) -> None:
+    compiler.cache_directory()
+    uncompiled.rmdir()
+    given = batch()
+    with pytest.warns(RuntimeWarning, match=f"{uncompiled} cannot be written: No such file"):
+        assert_equal(fused_gradients(*given), manual_bp.gradients(*given))
+
+
 RUN = """
 import numpy as np, manual_bp
 from torch_ref.fused import fused_gradients

@@ -17,7 +17,8 @@ import torch
 
 import torch_ref.gallery
 from torch_ref import Report, Twin, verify
-from torch_ref.compare.verify import DTYPES, Judge
+from torch_ref.compare import DTYPES
+from torch_ref.compare.judge import Judge
 
 BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
 SENTENCES = json.loads((Path(__file__).parent / "data" / "gallery_sentences.json").read_text())

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from torch_ref.assignment import assignment_twin
 from torch_ref.compare.histogram import BINS, FEW, HIGHEST, LOWEST, WITHIN, added, histogram
+from torch_ref.compare.judge import Judge
 from torch_ref.compare.twin import Values
-from torch_ref.compare.verify import Judge
 
 
 def place(ratio: float) -> int | None:

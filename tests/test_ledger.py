@@ -27,7 +27,7 @@ from torch_ref.sweep.lines import Appender, LinesError, is_being_written, whole_
 from torch_ref.sweep.ranks import Ranks, RanksError
 from torch_ref.sweep.shards import MOST_TOGETHER, Found, Plan, size_for
 
-IDENTITY = Identity("mine.py:twin", "abc", 0, "float64", "cpu", 10, "0.1", "2.13", "2.4")
+IDENTITY = Identity("mine.py:twin", "abc", 0, "float64", "cpu", 10, "plain", "0.1", "2.13", "2.4")
 CASES = 35  # shards of 10, 10, 10 and 5
 numbers = st.floats() | st.sampled_from([5e-324, -0.0, math.nan, math.inf, -math.inf])
 counts = st.integers(0, 2**63)
@@ -145,11 +145,19 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         file.write_bytes(lines[0] + damage + lines[2])
         with pytest.raises(LinesError, match=f"damaged at byte {len(lines[0])}: delete that line"):
             ledger(tmp_path)
-    file.write_bytes(lines[0] + b'{"shard":0,"cases":10}\n' + lines[2])
-    kept = ledger(tmp_path)
-    with pytest.raises(LedgerError, match=f"damaged at byte {len(lines[0])}"):
-        kept.read(0)
-    kept.close()
+    for damage in (b'{"shard":"0","cases":10}\n', b'{"cases":10}\n', b'{"shard":0,"cases":1.5}\n'):
+        file.write_bytes(lines[0] + damage + lines[2])
+        with pytest.raises(LinesError, match=f"damaged at byte {len(lines[0])}: delete that line"):
+            ledger(tmp_path)
+    shorter = json.loads(lines[1])
+    for tally in shorter["tallies"].values():
+        tally.pop()
+    for damage in (b'{"shard":0,"cases":10}\n', json.dumps(shorter).encode() + b"\n"):
+        file.write_bytes(lines[0] + damage + lines[2])
+        kept = ledger(tmp_path)
+        with pytest.raises(LinesError, match=f"damaged at byte {len(lines[0])}: delete that line"):
+            kept.read(0)
+        kept.close()
 
 
 # the disk ----------------------------------------------------------------------------------------
@@ -374,7 +382,7 @@ def test_what_makes_an_identity(tmp_path: Path) -> None:
     mine.write_text("one")
 
     def of(place: str = f"{mine}:twin", device: str = "cpu") -> Identity:
-        return Identity.of(place, 0, "float64", device, 10)
+        return Identity.of(place, 0, "float64", device, 10, compiled=False)
 
     first = of()
     assert first.twin == "mine.py:twin"

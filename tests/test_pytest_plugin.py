@@ -1,5 +1,6 @@
 """The pytest plugin, each time in a pytest of its own, as its users meet it."""
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -147,6 +148,20 @@ def test_a_twin_without_a_name_is_replayed_by_its_test(project: pytest.Pytester)
     result = run(project, "test_nameless.py")
     again = "pytest 'test_nameless.py::test_wrong[[]cpu[]]' --twin-cases 60 --twin-seed 3 --twin-*"
     result.stdout.fnmatch_lines([f"E       Replay it: {again}"])
+
+
+def test_the_command_for_a_nameless_twin_is_for_this_folder(project: pytest.Pytester) -> None:
+    below = project.mkdir("below")
+    below.joinpath("test_nameless.py").write_text(
+        "from dataclasses import replace\n"
+        "from twins import wrong_twin\n"
+        "def test_wrong(grad_twin):\n"
+        "    grad_twin(replace(wrong_twin, name='nameless'))\n"
+    )
+    project.makeini("[pytest]\npythonpath = .")
+    os.chdir(below)
+    result = run(project, "test_nameless.py")
+    result.stdout.fnmatch_lines(["E * Replay it: pytest 'test_nameless.py::test_wrong[[]cpu[]]' *"])
 
 
 def test_a_twin_in_a_package_is_named_by_its_module(project: pytest.Pytester) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import Draw, Twin, TwinError, verify
-from torch_ref.compare.verify import Judge
+from torch_ref.compare.judge import Judge
 from torch_ref.sweep.shards import Plan, judged
 
 Values = dict[str, Tensor]

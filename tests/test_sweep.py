@@ -19,14 +19,16 @@ import pytest
 import torch
 from rich.console import Console
 
+import torch_ref.compare.judge
 import torch_ref.report
 import torch_ref.sweep.lines
 import torch_ref.sweep.run
 import torch_ref.sweep.shards
-from torch_ref import arguments, verify
+from torch_ref import arguments, assignment_twin, verify
 from torch_ref.cli import main
 from torch_ref.compare.cases import SHARD, Cases
 from torch_ref.loading import find_twin
+from torch_ref.native.compiler import has_compiler
 from torch_ref.sweep.shards import Plan
 
 SHARDS = 12
@@ -222,6 +224,55 @@ def test_a_sweep_can_be_made_longer(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err == (begins if cases == 50_000 else "")
     found = json.loads(Path("found.json").read_text())["reports"][0]
     assert found == json.loads(json.dumps(report))
+
+
+@pytest.fixture
+def compiled_early(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So few cases as are worth a compiled judge here: the assignment's take a while otherwise."""
+    monkeypatch.setattr(torch_ref.compare.judge, "COMPILED_FROM", 2 * SHARD)
+    return 2 * SHARD
+
+
+def swept(cases: int, *options: str) -> Any:
+    """The assignment's sweep of so many cases, as JSON."""
+    command = ["sweep", "--cases", str(cases), "--json", "found.json", "--ledger"]
+    assert main([*command, *options]) == 0
+    return json.loads(Path("found.json").read_text())
+
+
+def test_a_sweep_made_longer_goes_on_with_its_judge(compiled_early: int) -> None:
+    """The compiled judge and the plain one round otherwise."""
+    if not has_compiler():
+        pytest.skip("no C compiler is found")
+    longer = compiled_early + SHARD
+    swept(compiled_early - SHARD, "plain")
+    assert header("plain")["judge"] == "plain"
+    at_once = verify(assignment_twin(), cases=longer).to_dict()
+    once = json.loads(json.dumps(swept(longer, "compiled")["reports"][0]))
+    assert header("compiled")["judge"] == "compiled"
+    assert once == json.loads(json.dumps(at_once))
+    again = swept(longer, "plain", "--resume")["reports"][0]
+    assert again["verdict"] == "agree"
+    assert again != once  # by the plain judge throughout
+    swept(compiled_early, "parts")
+    assert swept(longer, "parts", "--resume")["reports"][0] == once
+
+
+def test_a_compiled_ledger_without_a_compiler(
+    compiled_early: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not has_compiler():
+        pytest.skip("no C compiler is found")
+    swept(compiled_early, "ledger")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    command = ["sweep", "--cases", str(3 * SHARD), "--ledger", "ledger", "--resume"]
+    assert main(command) == 2
+    assert "the judge is compiled there and plain here" in capsys.readouterr().err
+
+
+def header(ledger: str) -> Any:
+    with Path(ledger, "rank-0.jsonl").open() as file:
+        return json.loads(file.readline())
 
 
 # killed and stopped ------------------------------------------------------------------------------

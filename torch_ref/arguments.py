@@ -7,6 +7,7 @@ one sentence about what was expected.
 import re
 from argparse import ArgumentTypeError
 
+MOST_THREADS = 4096
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -26,9 +27,11 @@ def cases(text: str) -> int:
 
 
 def threads(text: str) -> int:
-    """How many threads: 1 or more."""
-    if not _whole(text) or int(text) < 1:
-        raise ArgumentTypeError(f"{text!r}: a whole number of threads, 1 or more, is needed")
+    """How many threads: 1 to MOST_THREADS."""
+    if not _whole(text) or not 1 <= int(text) <= MOST_THREADS:
+        raise ArgumentTypeError(
+            f"{text!r}: a whole number of threads, 1 to {MOST_THREADS}, is needed"
+        )
     return int(text)
 
 
@@ -55,7 +58,7 @@ def case(text: str) -> tuple[int, int]:
     before, _, after = text.partition(":")
     if not _whole(before) or not _whole(after):
         raise ArgumentTypeError(f"{text!r}: SEED:INDEX is needed, for example 0:17")
-    return seed(before), int(after)
+    return seed(before), seed(after)
 
 
 def device(text: str) -> str:

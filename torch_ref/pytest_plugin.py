@@ -213,13 +213,19 @@ def _replay(report: "Report", twin: "Twin", item: pytest.Item) -> str:
     address = _address(twin, item)
     if row is None or row.worst_case is None or not address:
         return (
-            f"pytest {shlex.quote(item.nodeid)} --twin-cases {report.cases} "
+            f"pytest {shlex.quote(_from_here(item))} --twin-cases {report.cases} "
             f"--twin-seed {report.seed} --twin-device {report.device}"
         )
     return (
         f"gradtwin replay {row.worst_case} {shlex.quote(address)} --dtype {report.dtype} "
         f"--device {report.device}"
     )
+
+
+def _from_here(item: pytest.Item) -> str:
+    """The test's node id, which begins at pytest's root, as one types it in this folder."""
+    _, *names = item.nodeid.split("::")
+    return "::".join([os.path.relpath(item.path), *names])
 
 
 def _worst(report: "Report") -> "Row | None":

@@ -13,6 +13,7 @@ from typing import Any
 
 Result = dict[str, Any]
 MARGIN = 1.1
+MACHINE = ("threads", "device", "cpu")  # what is looked at of a run's machine
 RATIOS = {
     "speed_to_eager": ("speed relative to eager autograd", True),
     "time_to_limit": ("time relative to the limit", False),
@@ -49,17 +50,18 @@ def changes(old: Result, new: Result) -> list[Change]:
     Raises ValueError, with one sentence, where the runs cannot be compared: other threads or
     another kind of device, or nothing in common.
     """
+    try:
+        machines = [{what: one["machine"][what] for what in MACHINE} for one in (old, new)]
+        found = list(_changes(_by_place(old), _by_place(new)))
+    except (KeyError, TypeError):
+        raise ValueError("A result is damaged: run gradtwin bench --json again.") from None
     for what in ("threads", "device"):
-        before, after = old["machine"][what], new["machine"][what]
+        before, after = (machine[what] for machine in machines)
         if before != after:
             raise ValueError(
                 f"The runs cannot be compared: the old one has {what} {before}, the new one "
                 f"{after}. Run one of them again as the other."
             )
-    try:
-        found = list(_changes(_by_place(old), _by_place(new)))
-    except (KeyError, TypeError):
-        raise ValueError("A result is damaged: run gradtwin bench --json again.") from None
     if not found:
         raise ValueError(
             "The runs have no work, dtype, batch size and peer in common: run gradtwin bench with "

@@ -103,6 +103,8 @@ def entry(
         raise WrongPeerError(refused[BASE[work]])
     times = race({**steps, **limits}, seconds, least_turns)
     refused |= _wrong(steps, judge)
+    if BASE[work] in refused:
+        raise WrongPeerError(refused[BASE[work]])
     limit = [max(pair) for pair in zip(times[MEMORY], times[ARITHMETIC], strict=True)]
     own = {peer.name: peer for peer in peers}
     return {
@@ -164,10 +166,14 @@ def peaks(plan: Plan, tell: Callable[[str], None]) -> tuple[list[Result], dict[s
     if plan.device != "cpu" or not memory.can_be_measured():
         return [], {"peak memory": memory.UNKNOWN if plan.device == "cpu" else "CPU only"}
     rows, size = [], max(plan.sizes)
+    reasons: dict[str, str] = {}
     for dtype in plan.dtypes:
         peers, _ = _available("gradients", Batch(size, getattr(torch, dtype)), brief=plan.brief)
         for peer in peers:
             tell(f"peak memory, {dtype}, {size:,} samples: {peer.name}")
             threads = torch.get_num_threads()
-            rows.append(memory.peak("gradients", peer.name, size, dtype, threads))
-    return rows, {}
+            try:
+                rows.append(memory.peak("gradients", peer.name, size, dtype, threads))
+            except RuntimeError as error:  # killed for its memory, say: the times are kept
+                reasons[f"peak memory, {dtype}, {peer.name}"] = str(error)
+    return rows, reasons

@@ -1,6 +1,7 @@
 """`gradtwin experiment`: the network at work on real data."""
 
 import argparse
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -117,9 +118,6 @@ def _check_files(options: argparse.Namespace) -> None:
     for path in (options.checkpoint, options.onnx, options.plot):
         if path is not None and is_special(path):
             raise BadInputError(f"{path} is no regular file: give another name.")
-    given = [path.resolve() for path in outputs if path is not None]
-    if len(set(given)) < len(given):
-        raise BadInputError("two of the files to be written are the same: give each a name.")
 
 
 def _check_packages(options: argparse.Namespace) -> None:
@@ -170,9 +168,10 @@ def _result(options: argparse.Namespace, console: "Console") -> "Result":
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(protocol.recipe.optimizer, total=None)
         try:
-            with written(options.checkpoint):
+            series = sp500()
+            with written(options.checkpoint) if options.checkpoint else nullcontext():
                 return volatility(
-                    sp500(),
+                    series,
                     protocol,
                     checkpoint_file=options.checkpoint,
                     resume=options.resume,

@@ -127,7 +127,8 @@ def write(path: Path | None, kind: str, result: dict[str, object]) -> None:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Before any work: a file needs its folder, what is no regular file (a pipe) only itself."""
+    """Before any work: a file needs its folder, what is no regular file (a pipe) only itself, and
+    each a name of its own."""
     for path in paths:
         if path is None:
             continue
@@ -137,6 +138,9 @@ def check_writable(*paths: Path | None) -> None:
             raise BadInputError(
                 f"{path} cannot be written: give a file in a folder that exists and is yours."
             )
+    regular = [path.resolve() for path in paths if path is not None and not is_special(path)]
+    if len(set(regular)) < len(regular):
+        raise BadInputError("two of the files to be written are the same: give each a name.")
 
 
 def is_special(path: Path) -> bool:

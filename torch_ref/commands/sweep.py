@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from torch_ref.compare import Report
-    from torch_ref.compare.verify import Judge
+    from torch_ref.compare.judge import Judge
     from torch_ref.loading import FoundTwin
     from torch_ref.sweep.ledger import Ledger
     from torch_ref.sweep.ranks import Ranks
@@ -94,7 +94,7 @@ def _swept(options: argparse.Namespace, found: "FoundTwin", ranks: "Ranks") -> "
     """The report of all ranks' work, on rank 0."""
     import torch
 
-    from torch_ref.compare.verify import Judge
+    from torch_ref.compare.judge import Judge
     from torch_ref.sweep.merge import merged
 
     asked = as_dtype(options.dtype), torch.device(options.device), options.seed
@@ -112,6 +112,7 @@ def _swept(options: argparse.Namespace, found: "FoundTwin", ranks: "Ranks") -> "
 def _opened(
     options: argparse.Namespace, found: "FoundTwin", ranks: "Ranks", judge: "Judge"
 ) -> "Ledger":
+    from torch_ref.native.compiler import has_compiler
     from torch_ref.sweep.identity import Identity
     from torch_ref.sweep.ledger import Ledger
     from torch_ref.sweep.shards import size_for, smallest_size
@@ -119,25 +120,32 @@ def _opened(
     if options.resume and not ranks.rank and not any(options.ledger.glob("*")):
         print(f"gradtwin: {options.ledger} holds no ledger yet: a new one begins.", file=sys.stderr)
     batched = judge.cases.batched
-    size = size_for(options.cases, batched)
+    can_compile = judge.can_be_compiled and has_compiler()
+    compiled = can_compile and judge.is_worth_compiling(options.cases)
+    identity = Identity.of(
+        found.address, options.seed, options.dtype, options.device,
+        size_for(options.cases, batched), compiled=compiled,
+    )  # fmt: skip
     return Ledger(
         options.ledger,
-        Identity.of(found.address, options.seed, options.dtype, options.device, size),
+        identity,
         options.cases,
         ranks,
         resume=options.resume,
         smallest_shard=smallest_size(batched),
+        can_compile=can_compile,
     )
 
 
 def _work(judge: "Judge", ledger: "Ledger", options: argparse.Namespace, ranks: "Ranks") -> None:
-    from torch_ref.compare.verify import one_thread
+    from torch_ref.compare.judge import one_thread
     from torch_ref.report import report_console
     from torch_ref.sweep.lines import LinesError
     from torch_ref.sweep.progress import progress
     from torch_ref.sweep.run import RanksMissingError, wait, work
 
-    judge.expect(ledger.plan.cases)
+    if ledger.identity.judge == "compiled":
+        judge.compile()
     try:
         with one_thread(judge.small), progress(ledger, report_console()) as tell:
             work(judge, ledger, tell)

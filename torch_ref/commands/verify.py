@@ -113,7 +113,8 @@ def _judged(
     """A report a dtype, each printed as soon as it is there."""
     from rich.progress import Progress
 
-    from torch_ref.compare.verify import Judge, as_device
+    from torch_ref.compare.judge import Judge
+    from torch_ref.compare.verify import as_device
     from torch_ref.report import print_report
     from torch_ref.report.words import sentence
 

@@ -192,7 +192,8 @@ def _not_compiled() -> AbstractContextManager[Any]:
     """While it is on, what torch.compile was given runs as it is written."""
     if "torch._dynamo" not in sys.modules:  # nothing was: importing it takes a second
         return nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return eager
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

@@ -11,7 +11,7 @@ from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.sides import Recorder
 from torch_ref.compare.twin import Twin, Values
 from torch_ref.compare.verdict import Side, judge
-from torch_ref.compare.verify import as_device
+from torch_ref.compare.verify import as_device, check_arguments
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,11 @@ def replay(
 
     Tensors with several numbers give a line each, named like "w[0, 2]".
     manual_values: the manual side's forward values by name, where it can give them.
+    Raises ValueError for bad arguments, and TwinError as `verify` does.
     """
+    check_arguments(twin, None, dtype, seed)
+    if not 0 <= index < 2**64:
+        raise ValueError(f"index must be from 0 to 2^64 - 1; got {index!r}.")
     batch = Cases(twin, dtype, as_device(device), seed).case(index)
     by_hand = {**batch.inputs, **(manual_values(batch.inputs) if manual_values else {})}
     wide = widened(batch.inputs)

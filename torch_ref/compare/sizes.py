@@ -1,6 +1,8 @@
 """Which sizes the axes of a one-case twin have: where code that is right for others goes wrong."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -13,16 +15,30 @@ def any_size(generator: np.random.Generator, low: int, high: int) -> int:
 
 
 def _prime_size(generator: np.random.Generator, low: int, high: int) -> int:
-    primes = [n for n in range(max(low, 2), high + 1) if all(n % k for k in range(2, n))]
-    return int(generator.choice(primes or [high]))
+    return _one_of(generator, _primes(low, high), high)
 
 
 def _odd_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return int(generator.choice([n for n in range(low, high + 1) if n % 2] or [high]))
+    return _one_of(generator, range(low | 1, high + 1, 2), high)
 
 
 def _even_size(generator: np.random.Generator, low: int, high: int) -> int:
-    return int(generator.choice([n for n in range(low, high + 1) if n % 2 == 0] or [high]))
+    return _one_of(generator, range(low + low % 2, high + 1, 2), high)
+
+
+def _one_of(generator: np.random.Generator, sizes: Sequence[int], otherwise: int) -> int:
+    return sizes[int(generator.integers(len(sizes)))] if len(sizes) else otherwise
+
+
+@cache
+def _primes(low: int, high: int) -> Sequence[int]:
+    """From low to high, inclusive, by the sieve of Eratosthenes."""
+    is_prime = np.ones(high + 1, dtype=bool)
+    is_prime[:2] = False
+    for n in range(2, math.isqrt(high) + 1):
+        if is_prime[n]:
+            is_prime[n * n :: n] = False
+    return tuple((low + np.flatnonzero(is_prime[low:])).tolist())
 
 
 def _smallest_size(generator: np.random.Generator, low: int, high: int) -> int:

@@ -14,7 +14,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch_ref.compare.reference import record
 from torch_ref.compare.rounding import Arithmetic, walk
 
-ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 18
 ONNX = "ONNX, onnxruntime"
 
@@ -39,11 +37,6 @@ class Copy:
     @property
     def agrees(self) -> bool:
         return self.used <= 1  # never of NaN
-
-
-def missing_for_onnx() -> list[str]:
-    """The packages of the extra `onnx` that are not installed."""
-    return [name for name in ONNX_NEEDS if find_spec(name) is None]
 
 
 def exported(net: nn.Module, x: Tensor) -> nn.Module:

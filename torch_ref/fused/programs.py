@@ -7,7 +7,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Any
 
@@ -82,7 +82,7 @@ class Kernel:
         return status == 0
 
 
-@cache
+@lru_cache(256)
 def _integers(numbers: tuple[int, ...]) -> Any:
     return (ctypes.c_int64 * len(numbers))(*numbers)
 

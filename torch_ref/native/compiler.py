@@ -67,11 +67,20 @@ def find_compiler() -> tuple[str, ...]:
     raise NoCompilerError(f"no C compiler is found ({', '.join(names)})")
 
 
+def has_compiler() -> bool:
+    """Whether there is one, whatever it can do."""
+    try:
+        find_compiler()
+    except NoCompilerError:
+        return False
+    return True
+
+
 @cache
 def cache_directory() -> Path:
     """A directory that this user can write and nobody else: what is in there will be run."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    wanted = Path(os.environ.get("GRADTWIN_CACHE") or os.path.join(home, "gradtwin"))
+    wanted = Path(os.environ.get("GRADTWIN_CACHE") or os.path.join(home, "gradtwin")).absolute()
     try:
         wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = wanted.stat()
@@ -108,7 +117,10 @@ def _load(path: Path) -> ctypes.CDLL | None:
 
 def _compile(command: tuple[str, ...], source: str, target: Path) -> str:
     """What the compiler complained of; the library appears under its name only when complete."""
-    handle, beside = tempfile.mkstemp(prefix=".", suffix=".so", dir=target.parent)
+    try:
+        handle, beside = tempfile.mkstemp(prefix=".", suffix=".so", dir=target.parent)
+    except OSError as error:  # removed meanwhile, or full
+        raise NoCompilerError(f"{target.parent} cannot be written: {error.strerror}") from None
     os.close(handle)
     try:
         full = [*command, "-x", "c", "-", "-o", beside, "-lm"]

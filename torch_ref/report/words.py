@@ -69,7 +69,7 @@ def remarks(report: "Report") -> list[str]:
 
 
 def share(ratio: float) -> str:
-    """0.353 as 35 %; a ratio far above 1 as a factor."""
+    """0.353 as 35%; a ratio far above 1 as a factor."""
     if math.isinf(ratio):
         return "not a number"
     return f"{ratio:.0%}" if ratio < 10 else f"{ratio:.1e} x"

@@ -6,8 +6,8 @@ from functools import cache
 import torch
 
 from torch_ref.compare import Batch, Cases, Twin, TwinError
+from torch_ref.compare.judge import Judge
 from torch_ref.compare.recording import Recorded
-from torch_ref.compare.verify import Judge
 from torch_ref.selftest.mutate import Mutant, original
 from torch_ref.selftest.twins import MakeTwin, Values, as_numpy_runs, mean_twin, twins_for
 

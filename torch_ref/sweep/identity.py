@@ -19,6 +19,7 @@ _LABELS = {
     "dtype": "the dtype",
     "device": "the device",
     "shard": "the cases a shard",
+    "judge": "the judge",
     "gradtwin": "gradtwin's version",
     "torch": "torch's version",
     "numpy": "NumPy's version",
@@ -30,7 +31,8 @@ class Identity:
     """What every file of a ledger starts with.
 
     twin: its address, of a file without the folder; source: a hash of the file it is written in.
-    shard: cases a shard. gradtwin: the version, and a hash of the judge's own source.
+    shard: cases a shard. judge: "compiled" or "plain", which round otherwise. gradtwin: the
+        version, and a hash of the judge's own source.
     """
 
     twin: str
@@ -39,12 +41,15 @@ class Identity:
     dtype: str
     device: str
     shard: int
+    judge: str
     gradtwin: str
     torch: str
     numpy: str
 
     @staticmethod
-    def of(address: str, seed: int, dtype: str, device: str, shard: int) -> "Identity":
+    def of(
+        address: str, seed: int, dtype: str, device: str, shard: int, *, compiled: bool
+    ) -> "Identity":
         """Of a twin at an address, "" for the assignment's, with the versions that run here."""
         twin, files = _assignment() if not address else _twin_at(address)
         rooms = (_ROOT / "compare", _ROOT / "native")
@@ -56,6 +61,7 @@ class Identity:
             dtype,
             device.partition(":")[0],
             shard,
+            "compiled" if compiled else "plain",
             f"{version('gradtwin')} ({judge[:12]})",
             version("torch"),
             version("numpy"),
@@ -64,9 +70,12 @@ class Identity:
     def header(self) -> dict[str, Any]:
         return {"ledger": KIND, **asdict(self)}
 
-    def with_shard_of(self, header: dict[str, Any]) -> "Identity":
-        """The same with the ledger's own number of cases a shard."""
-        return replace(self, shard=header.get("shard", self.shard))
+    def as_begun(self, header: dict[str, Any], *, can_compile: bool) -> "Identity":
+        """The same as a ledger was begun for another number of cases: with its own number of cases
+        a shard, and its judge, unless that cannot be had here."""
+        possible = ("plain", "compiled") if can_compile else ("plain",)
+        judge = header["judge"] if header.get("judge") in possible else self.judge
+        return replace(self, shard=header.get("shard", self.shard), judge=judge)
 
     def difference(self, header: dict[str, Any]) -> str:
         """What a file's first line says otherwise, in words; "" where it says the same."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_ref.sweep.identity import KIND, Identity
-from torch_ref.sweep.lines import Appender, is_being_written, line_at, parsed, whole_lines
+from torch_ref.sweep.lines import Appender, damaged, is_being_written, line_at, parsed, whole_lines
 from torch_ref.sweep.ranks import Ranks
 from torch_ref.sweep.shards import Found, Plan
 
@@ -21,7 +21,8 @@ class LedgerError(ValueError):
 class Ledger:
     """The ledger in a folder, as one rank uses it.
 
-    identity: as in every file's first line; on `resume` the cases a shard are the ledger's own.
+    identity: as in every file's first line; on `resume` the cases a shard and the judge are the
+        ledger's own, where these can be had: see smallest_shard and can_compile.
     cases: how many are wanted; lines of shards that these have not, or only in part, are passed
         over.
     done: the cases of shards that are finished, as far as they have been read; on other ranks than
@@ -33,7 +34,7 @@ class Ledger:
 
     def __init__(
         self, folder: Path, identity: Identity, cases: int, ranks: Ranks, *, resume: bool,
-        smallest_shard: int = 1,
+        smallest_shard: int = 1, can_compile: bool = True,
     ) -> None:  # fmt: skip
         self.folder, self.ranks, self.done = folder, ranks, 0
         self._places: dict[int, tuple[Path, int]] = {}
@@ -44,7 +45,7 @@ class Ledger:
         if not (resume or ranks.restarted):
             self._must_be_new({file for file, header in headers.items() if header})
         elif known and _is_size(known[0].get("shard"), smallest_shard):
-            identity = identity.with_shard_of(known[0])
+            identity = identity.as_begun(known[0], can_compile=can_compile)
         self.identity, self.plan = identity, Plan(cases, identity.shard)
         for header in known:
             self._must_be_the_same(header)
@@ -75,7 +76,10 @@ class Ledger:
             for start, line in whole_lines(file, self._read.get(file, 0)):
                 value = parsed(file, start, line)
                 if start:
-                    self._enter(value.get("shard", -1), value.get("cases", -1), file, start)
+                    shard, cases = value.get("shard"), value.get("cases")
+                    if not (isinstance(shard, int) and isinstance(cases, int)):
+                        raise damaged(file, start)
+                    self._enter(shard, cases, file, start)
                 else:  # another sweep may have begun it since the headers were looked at
                     self._must_be_the_same(value)
                 self._read[file] = start + len(line)
@@ -89,12 +93,11 @@ class Ledger:
     def read(self, shard: int) -> Found:
         """What judging a finished shard found. Raises LinesError, or KeyError for another shard."""
         file, start = self._places[shard]
+        line = line_at(file, start)
         try:
-            return Found.from_json(line_at(file, start))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise LedgerError(
-                f"{file} is damaged at byte {start}: delete that line, and its work is done again."
-            ) from error
+            return Found.from_json(line)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(file, start) from error
 
     def alive(self, rank: int) -> bool:
         """Whether another rank is at work now."""

@@ -146,10 +146,15 @@ def parsed(path: Path, start: int, line: bytes) -> dict[str, Any]:
     except ValueError:  # no JSON, or no UTF-8
         value = None
     if not isinstance(value, dict):
-        raise LinesError(
-            f"{path} is damaged at byte {start}: delete that line, and its work is done again."
-        )
+        raise damaged(path, start)
     return value
+
+
+def damaged(path: Path, start: int) -> LinesError:
+    """What is raised of a line that is not what it must be."""
+    return LinesError(
+        f"{path} is damaged at byte {start}: delete that line, and its work is done again."
+    )
 
 
 def line_at(path: Path, start: int) -> dict[str, Any]:

@@ -6,8 +6,8 @@ no part.
 
 from itertools import islice
 
+from torch_ref.compare.judge import Judge
 from torch_ref.compare.report import Report
-from torch_ref.compare.verify import Judge
 from torch_ref.sweep.ledger import Ledger
 from torch_ref.sweep.shards import Found
 

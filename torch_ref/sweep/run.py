@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from torch_ref.compare.verify import Judge
+from torch_ref.compare.judge import Judge
 from torch_ref.sweep.ledger import Ledger
 from torch_ref.sweep.shards import judged
 
@@ -20,10 +20,10 @@ def work(judge: Judge, ledger: Ledger, tell: Callable[[], None]) -> None:
 
     Raises LinesError where one cannot be stored; those before it stay.
     """
-    mine = [shard for shard in ledger.missing() if ledger.ranks.has(shard)]
-    for shard in mine:
-        ledger.append(judged(judge, ledger.plan, shard))
-        tell()
+    for shard in ledger.missing():
+        if ledger.ranks.has(shard):
+            ledger.append(judged(judge, ledger.plan, shard))
+            tell()
 
 
 def wait(ledger: Ledger, tell: Callable[[], None]) -> None:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch_ref.compare.cases import SHARD, Batch, Cases
+from torch_ref.compare.judge import Judge
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.said import Said
 from torch_ref.compare.verdict import Tally
-from torch_ref.compare.verify import Judge
 
 ONE_CASE_SHARD = 128  # cases of a one-case twin, some milliseconds each
 # A line takes some 8 KB and one fsync (milliseconds): a sweep of many cases has larger shards, of

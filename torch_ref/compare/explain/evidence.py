@@ -19,8 +19,8 @@ class Evidence:
         the consumers of `name`, so that errors inherited from upstream are in it already; the
         shape of `manual`.
     decided: bool, same shape: the elements that count.
-    values: inputs and named intermediates with their bounds; integer and boolean ones serve as
-        masks only.
+    values: inputs and named intermediates with their bounds; integers serve as factors, counts and
+        indices, booleans as masks.
     gradients: every gradient that the hand gave, in backward order, `name` itself included.
     paths: what each direct consumer contributes to `expected`, by its name, and "loss" for the
         direct path; they add up to `expected`.

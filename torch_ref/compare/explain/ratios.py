@@ -45,7 +45,7 @@ def two_factors(question: Question, catalogue: Catalogue) -> Answer | None:
     """Powers of two named values: a factor exchanged for another, or two at once."""
     powers = [f for f in catalogue.factors if f.function.text in ("{}", "{}^2")]
     powers = [factor for factor in powers if not factor.function.divides]
-    for first, second, kind, constant in _pairs(question, catalogue, powers):
+    for first, second, kind, constant in _pairs(question, powers):
         one, two = first.at(question), second.at(question)
         sign = CONSTANTS[constant]
         if kind == "exchanged":
@@ -88,9 +88,7 @@ def _candidates(question: Question, catalogue: Catalogue) -> list[tuple[Factor, 
     return [each[1:] for each in sorted(found, key=lambda each: each[0])]
 
 
-def _pairs(
-    question: Question, catalogue: Catalogue, powers: list[Factor]
-) -> Iterator[tuple[Factor, Factor, str, float]]:
+def _pairs(question: Question, powers: list[Factor]) -> Iterator[tuple[Factor, Factor, str, float]]:
     """Two powers that fit in the sample, and how: exchanged, both extra or both missing."""
     if not powers:
         return

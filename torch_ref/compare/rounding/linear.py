@@ -4,11 +4,14 @@
 
 n is the number of terms and growth(n) the smaller of lambda sqrt(n), lambda = 3 (Higham and Mary,
 SIAM J. Sci. Comput. 41(5), 2019: rounding errors of independent sign), and n, which always holds.
-Equal terms, added one after another as libraries do in products, have errors of one sign: n there.
+Equal terms, added one after another as libraries do in products, norms and normalizations, have
+errors of one sign: n there.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -34,33 +37,55 @@ def growth(terms: Any) -> Any:
 
 
 def reduction(operation: Operation) -> Bound:
-    """Sums of n terms: min(3 sqrt(n), n) roundings of the sum of absolute values."""
+    """Sums of n terms: min(3 sqrt(n), n) roundings of the sum of absolute values, n of equal."""
     if not floating(operation.result):
         return operation.call(operation.errors[0], *operation.args[1:]) != 0
     operation = as_numbers(operation)
     result, arithmetic = operation.result, operation.arithmetic
-    terms = _terms(operation)
     weights = operation.args[1:]
     error = operation.errors[0]
     sizes = operation.call(plus(error, operation.args[0].abs().double()), *weights)
     carried = 0.0 if error is None else operation.call(error, *weights)
-    bound: Tensor = carried + growth(terms) * arithmetic.unit_roundoff * sizes
+    bound: Tensor = carried + _roundings(operation) * arithmetic.unit_roundoff * sizes
     if operation.name not in ("sum", "cumsum"):  # divided by n: one rounding more, and underflow
         small = (result.abs() <= 2 * arithmetic.smallest_normal) & (sizes > 0)
         bound = bound + arithmetic.unit_roundoff * sizes + small.double() * arithmetic.eta
     return bound
 
 
-def _terms(operation: Operation) -> int:
-    if operation.name == "cumsum":
-        shape = operation.args[0].shape
-        return int(shape[operation.args[1]]) if shape else 1
-    if operation.name == "avg_pool2d":
-        return int(math.prod(operation.args[1]))
+def _roundings(operation: Operation) -> Any:
+    """How many roundings of the sum of absolute values a sum may have."""
+    if operation.name == "avg_pool2d":  # one after the other, whatever they are
+        return math.prod(as_pair(operation.args[1]))
     if operation.name == "avg_pool2d_backward":
-        return int(math.prod(operation.args[2]))
-    terms: int = operation.args[0].numel() // max(operation.result.numel(), 1)
-    return max(terms, 1)
+        return math.prod(_overlapping(*operation.args[2:4]))
+    value = operation.args[0]
+    axes = _summed(operation)
+    terms = math.prod(value.shape[axis] for axis in axes)
+    if terms <= LARGE:
+        return terms
+    repeat = [_repeat(value, axis, keepdim=True) for axis in axes if value.shape[axis] > 1]
+    tied = reduce(or_, (one.any(axes, keepdim=True) for one in repeat))
+    tied = tied if operation.name == "cumsum" else tied.reshape(operation.result.shape)
+    return torch.where(tied, terms, growth(terms))
+
+
+def _summed(operation: Operation) -> list[int]:
+    """The axes over which it sums: one, some, or all where none is given."""
+    axes = operation.args[1] if len(operation.args) > 1 else None
+    given = [axes] if isinstance(axes, int) else list(axes or range(operation.args[0].ndim))
+    return [axis % operation.args[0].ndim for axis in given] if operation.args[0].ndim else []
+
+
+def as_pair(sizes: Sequence[int]) -> list[int]:
+    """Sizes down and across, of which one stands for both."""
+    return list(sizes) * 2 if len(sizes) == 1 else list(sizes)
+
+
+def _overlapping(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """How many windows have a number in common, down and across."""
+    steps = as_pair(stride or kernel)
+    return [-(-size // step) for size, step in zip(as_pair(kernel), steps, strict=True)]
 
 
 def product(operation: Operation) -> Bound:
@@ -113,10 +138,11 @@ def _ties(operation: Operation, left: int, right: int) -> Tensor:
     return _repeat(a, -1).unsqueeze(-1) & _repeat(b, -2).unsqueeze(-2)
 
 
-def _repeat(numbers: Tensor, axis: int) -> Tensor:
+def _repeat(numbers: Tensor, axis: int, keepdim: bool = False) -> Tensor:
     """Where a good part of the numbers along an axis are that of the one before, and not 0."""
     before, after = (numbers.narrow(axis, at, numbers.shape[axis] - 1) for at in (0, 1))
-    return ((before == after) & (after != 0)).double().mean(axis) > REPEATED
+    alike = (before == after) & (after != 0)
+    return alike.double().mean(axis, keepdim=keepdim) > REPEATED
 
 
 def _repeat_anywhere(numbers: Tensor) -> Tensor:
@@ -141,8 +167,8 @@ def convolution_backward(operation: Operation) -> Bound:
     if mask[2]:
         g, error = operation.args[0].abs(), operation.error(0)
         axes = (0, *range(2, g.ndim))
-        terms = g.numel() // g.shape[1]
-        bias = growth(terms) * operation.arithmetic.unit_roundoff * (g + error).sum(axes)
+        terms = g.numel() // g.shape[1]  # added one after the other
+        bias = terms * operation.arithmetic.unit_roundoff * (g + error).sum(axes)
         bias = bias + error.sum(axes)
     return (*results, bias)
 

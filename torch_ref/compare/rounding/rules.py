@@ -1,4 +1,4 @@
-"""Which operation is bounded how: the table that GUIDE and README print, made of code."""
+"""Which operation is bounded how: the table that GUIDE prints, made of code."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

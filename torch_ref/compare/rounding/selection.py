@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from torch_ref.compare.rounding.linear import growth
+from torch_ref.compare.rounding.linear import as_pair, growth
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
 from torch_ref.compare.rounding.pointwise import open_everywhere
 from torch_ref.compare.rounding.structure import unbounded_like
@@ -82,8 +82,10 @@ def where(operation: Operation) -> Bound:
 
 
 def clamped(operation: Operation) -> Bound:
-    """relu and clamp: the bound where the argument may lie inside, 0 where it certainly does not;
-    with tensors as limits, theirs too; where a number is the limit, what the dtype loses of it."""
+    """relu and clamp: the bound where the argument may lie inside, 0 where it certainly does not.
+
+    With tensors as limits, theirs too; where a number is the limit, what the dtype loses of it.
+    """
     if not floating(operation.result):
         return open_everywhere(operation)
     value, error = operation.args[0], operation.error(0)
@@ -140,7 +142,7 @@ def extreme(operation: Operation) -> Bound:
 
 
 def extreme_with_index(operation: Operation) -> Bound:
-    """max and min along an axis: the value as for `extreme`, the index open where two are near."""
+    """max and min along an axis: the value as of amax, the index open where two are near."""
     if not floating(operation.args[0]):
         return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
     value, error = operation.args[0], operation.error(0)
@@ -173,7 +175,7 @@ def extreme_index(operation: Operation) -> Bound:
 
 
 def ordered(operation: Operation) -> Bound:
-    """sort and topk: values as for `extreme`, indices open where neighbours in order are near."""
+    """sort and topk: values as of amax, indices open where neighbours in order are near."""
     value, error = operation.args[0], operation.error(0)
     axis, descending = _order(operation)
     if value.ndim == 0:
@@ -238,8 +240,7 @@ def _ceil_mode(operation: Operation, place: int) -> bool:
 
 def _window(operation: Operation, first: int) -> dict[str, Any]:
     """Kernel size, stride, padding and dilation, each a pair, from the argument `first` on."""
-    given = [list(arg) for arg in operation.args[first : first + 4]]
-    pairs = [pair * 2 if len(pair) == 1 else pair for pair in given]
+    pairs = [as_pair(sizes) for sizes in operation.args[first : first + 4]]
     kernel = pairs[0]
     stride = pairs[1] if len(pairs) > 1 and pairs[1] else kernel
     padding = pairs[2] if len(pairs) > 2 else [0, 0]
