@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from torch_ref.compare.cases import widened
 from torch_ref.compare.contract import Saying, check_functions, told
 from torch_ref.compare.function_contract import breaches
 from torch_ref.compare.function_values import DIRECTION, MADE_HERE, TWICE, UPSTREAM, parts, split
 from torch_ref.compare.layout import copy_of, has_gaps
+from torch_ref.compare.recording import being_recorded
 from torch_ref.compare.reference import changed
 from torch_ref.compare.through_autograd import (
     behind_gradients,
@@ -137,7 +137,7 @@ class _Function:
         with torch.inference_mode(False), torch.enable_grad():
             once, again, directions = parts({n: copy_of(v) for n, v in values.items()})
             found = self._once(once)
-            if get_proxy_mode() is None:  # else it is being recorded, and there are no numbers
+            if not being_recorded():  # else it may not look at numbers
                 self._say_what_changed(once, values)
             if directions and not self.unclaimed:
                 with self._saying("the double backward of `apply`"):

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate, map_arg
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
 
 Decompositions = Mapping[OpOverload, Callable[..., Any]]
@@ -107,6 +107,11 @@ def recorded(
     return Recorded(taking.graph, taking.constants)
 
 
+def being_recorded() -> bool:
+    """Whether what runs now is being recorded, and must not look at numbers."""
+    return any(isinstance(mode, _TakingDown) for mode in _get_current_dispatch_mode_stack())
+
+
 class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, every operation becomes a node of `graph`.
 
@@ -179,9 +184,15 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         if func is torch.ops.aten.lift_fresh.default:  # else it would be changed with its copy
             func = torch.ops.aten.lift_fresh_copy.default
+        try:
+            result = func(*args, **kwargs)
+        except RuntimeError:  # a view where, taken apart, numbers lie in memory otherwise
+            if func is not torch.ops.aten.view.default or args[0].is_contiguous():
+                raise
+            with self:
+                return args[0].contiguous().view(args[1])
         given = map_aggregate((args, kwargs), self.node_or_itself)
         node = self.graph.call_function(func, *given)
-        result = func(*args, **kwargs)
         if fixed and torch.Tag.nondeterministic_seeded not in func.tags:
             self.fixed.add(node)
         self._take(result, node)

@@ -50,6 +50,13 @@ def _with_new_axes(value: Tensor, shape: list[int], axes: list[int]) -> Tensor:
     return placed if list(placed.shape) == list(shape) else placed.expand(shape)
 
 
+def _index_fill(value: Tensor, dim: int, index: Tensor, fill: Any) -> Tensor:
+    filled = torch.zeros(value.shape[dim], dtype=torch.bool, device=value.device)
+    filled = filled.index_put((index,), torch.ones((), dtype=torch.bool, device=value.device))
+    behind = value.ndim - 1 - dim % value.ndim
+    return torch.where(filled.reshape(-1, *[1] * behind), fill, value)
+
+
 def _unbind(value: Tensor, dim: int = 0) -> list[Tensor]:
     return [value.select(dim, place) for place in range(value.shape[dim])]
 
@@ -128,6 +135,10 @@ DECOMPOSITIONS = {
         torch.ops.prims.div.default: torch.div,
         torch.ops.prims.broadcast_in_dim.default: _with_new_axes,
         aten.unbind.int: _unbind,
+        aten.index_fill.int_Scalar: _index_fill,
+        aten.index_fill.int_Tensor: _index_fill,
+        aten.fmax.default: torch.maximum,  # of numbers; where one is none, the walk is off
+        aten.fmin.default: torch.minimum,
         aten.softshrink_backward.default: _shrink_backward,
         aten.hardshrink_backward.default: _shrink_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,

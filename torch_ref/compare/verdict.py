@@ -66,6 +66,10 @@ class Compared:
     moved: Tensor
 
 
+# The share of a quantity's elements that must be decided: the few that are left may be zeros.
+SEEN = 0.05
+
+
 @dataclass(frozen=True)
 class Tally:
     """What judging some elements of one quantity found; tallies of other elements add up."""
@@ -102,7 +106,8 @@ class Tally:
         """The row; with a unit roundoff, what the elements show together counts as well, as far as
         the constants in the code do not account for it."""
         biased = self.pool.biased(unit_roundoff, by_constants) if unit_roundoff else False
-        verdict = DIFFER if self.wrong or biased else AGREE if self.decided else UNDECIDED
+        seen = not self.elements or self.decided > SEEN * self.elements
+        verdict = DIFFER if self.wrong or biased else AGREE if seen else UNDECIDED
         elements = max(self.elements, 1)
         return Row(
             name=self.name,

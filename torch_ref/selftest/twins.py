@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 import manual_bp
 from torch_ref.assignment import assignment_inputs, assignment_twin
 from torch_ref.compare import Draw, Twin
+from torch_ref.compare.recording import being_recorded
 
 Values = dict[str, Tensor]
 Namespace = Mapping[str, Any]  # the names of a mutated manual_bp
@@ -106,7 +106,7 @@ def as_numpy_runs(twin: Twin) -> Twin:
     """
 
     def manual(values: Mapping[str, Any]) -> Values:
-        if get_proxy_mode() is not None:  # else it would be recorded as constants, without a bound
+        if being_recorded():  # else it would be recorded as constants, without a bound
             raise TypeError("NumPy cannot be recorded")
         arrays: Any = {n: v.numpy() if isinstance(v, Tensor) else v for n, v in values.items()}
         with np.errstate(all="ignore"):  # a mutant may divide by 0; that is judged, not said

@@ -51,13 +51,19 @@ class Arithmetic:
         lost = self.rounding_of(number) * abs(number) if is_number(number) else 0.0
         return lost if math.isfinite(lost) else 0.0
 
+    def lost_in(self, fill: float) -> float:
+        """How far a number that is filled in is from what it is in the dtype; without limit where
+        it is beyond the dtype's largest."""
+        return self.rounding_of(fill) * abs(fill) if math.isfinite(fill) else 0.0
+
     def at_least(self, dtype: torch.dtype) -> "Arithmetic":
         """This one, or that of a dtype that rounds more: code may compute in a dtype of its own."""
         narrow = torch.finfo(dtype).eps / 2 > self.unit_roundoff > 0
         return Arithmetic.of(dtype) if narrow else self
 
     def of_constants_only(self) -> "Arithmetic":
-        """An arithmetic that rounds nothing but the numbers written in the code."""
+        """An arithmetic that rounds nothing but the numbers written in the code, and what is
+        computed of these alone."""
         return replace(self, unit_roundoff=0.0, smallest_normal=0.0, eta=0.0)
 
 
@@ -113,13 +119,15 @@ class Operation:
 def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
     """How far numbers written in the code are from what they are in the dtype.
 
-    In float64 that is not known: one unit roundoff, unless the number has so few digits in binary
-    that it is most likely meant as it is.
+    In float64, and in any dtype that they have already, that is not known: one unit roundoff,
+    unless the number has so few digits in binary that it is most likely meant as it is.
     """
     wide = number.double()
-    if dtype != torch.float64:
+    if dtype != number.dtype:
         return (wide - number.to(dtype).double()).abs()
-    return torch.where(wide == wide.float().double(), 0.0, wide.abs() * 2.0**-53)
+    short = torch.float32 if dtype == torch.float64 else torch.bfloat16
+    unit_roundoff = torch.finfo(dtype).eps / 2
+    return torch.where(wide == number.to(short).double(), 0.0, wide.abs() * unit_roundoff)
 
 
 @lru_cache(1024)
@@ -146,7 +154,10 @@ def name_of(node: Node) -> str:
     if name is None:
         target = node.target
         named = "getitem" if target is operator.getitem else getattr(target, "__name__", target)
-        name = node.meta["operation"] = str(named).split(".")[0]
+        name = str(named).split(".")[0]
+        if "reduce" in node.kwargs:  # scatter, which adds or multiplies where it says so
+            name = f"{name}_{node.kwargs['reduce']}"
+        node.meta["operation"] = name
     return str(name)
 
 

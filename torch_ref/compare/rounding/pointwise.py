@@ -58,6 +58,15 @@ def gelu(operation: Operation) -> Bound:
     return with_own_rounding(operation, _propagated(operation)) + lost
 
 
+def erf(operation: Operation) -> Bound:
+    """The error function: the same, and in half precision what torch's kernels are off near 0
+
+    (measured, on all bfloat16 and float16 numbers: at most 2.7e-7).
+    """
+    bound = pointwise(operation)
+    return bound + 2.0**-21 if operation.arithmetic.unit_roundoff > 2.0**-24 else bound
+
+
 def absolute(operation: Operation) -> Bound:
     """abs and neg: the bound of its argument."""
     return operation.errors[0]

@@ -34,7 +34,8 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (structure.constant, CONSTANTS),
     (structure.structural, STRUCTURAL | COPIES),
     (structure.conversion, CONVERSIONS),
-    (pointwise.pointwise, pointwise.ROUNDED_ONCE | pointwise.ACCURATE),
+    (pointwise.pointwise, (pointwise.ROUNDED_ONCE | pointwise.ACCURATE) - {"erf"}),
+    (pointwise.erf, {"erf"}),
     (pointwise.gelu, {"gelu", "gelu_backward"}),
     (pointwise.absolute, {"abs", "neg"}),
     (linear.reduction, SUMS),
@@ -72,6 +73,7 @@ _NUMBERED = COMPARISONS | {"clamp", "clamp_min", "clamp_max", "constant_pad_nd",
 # Of one tensor: it alone moves, and so does its bound.
 _ALONE = COPIES | {"view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "t", "transpose",
                    "expand", "select", "slice"}  # fmt: skip
+_CEIL_MODE = {"max_pool2d_with_indices": 5, "max_pool2d_with_indices_backward": 6}  # its argument
 _MOVING = (STRUCTURAL | COPIES) - {"constant_pad_nd", "scatter"}  # these bring numbers of their own
 
 
@@ -127,6 +129,9 @@ def _rule_for(node: Node, name: str) -> Rule:
     if name in ("max", "min") and len(node.args) < 2:  # of all numbers: no axis, no index
         return selection.extreme
     if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds
+        return structure.unknown
+    place = _CEIL_MODE.get(name)  # windows that are cut off at the end
+    if place is not None and len(node.args) > place and node.args[place]:
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
 

@@ -16,7 +16,6 @@ from torch.fx import Node
 from torch_ref.compare.rounding.linear import as_pair, growth
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
 from torch_ref.compare.rounding.pointwise import open_everywhere
-from torch_ref.compare.rounding.structure import unbounded_like
 
 # Their results lie on a threshold by construction: no kink there.
 _FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin"}
@@ -137,8 +136,19 @@ def jump(operation: Operation) -> Bound:
 
 
 def extreme(operation: Operation) -> Bound:
-    """amax and amin: no further off than the worst of the numbers chosen from."""
-    return torch.ops.aten.amax.default(operation.error(0), *operation.args[1:], **operation.kwargs)
+    """amax and amin: no further off than the worst of the numbers that can be the chosen one."""
+    value, error = operation.args[0], operation.error(0)
+    axes = operation.args[1] if len(operation.args) > 1 else []
+    signed = -value if operation.name in ("amin", "min") else value
+    possible = _possible(signed, error, axes)
+    amax = torch.ops.aten.amax.default
+    return amax(possible, *operation.args[1:], **operation.kwargs)
+
+
+def _possible(signed: Tensor, error: Tensor, axes: Any) -> Tensor:
+    """The bounds of those numbers that can be the largest, 0 for all others."""
+    highest = (signed - error).amax(axes, keepdim=True)
+    return torch.where(signed + error < highest, 0.0, error)
 
 
 def extreme_with_index(operation: Operation) -> Bound:
@@ -157,7 +167,7 @@ def extreme_with_index(operation: Operation) -> Bound:
     highest = (signed + error).topk(2, axis).values.select(axis, 1)
     near = (highest >= first) & (error.amax(axis) > 0)
     operation.report_kink((second == first).unsqueeze(axis) if keep else second == first)
-    worst = error.amax(axis, keepdim=keep)
+    worst = _possible(signed, error, axis).amax(axis, keepdim=keep)
     return worst, (near.unsqueeze(axis) if keep else near)
 
 
@@ -205,8 +215,6 @@ def _order(operation: Operation) -> tuple[int, bool]:
 def max_pool(operation: Operation) -> Bound:
     """The largest bound of a window; the index open where a second number is near the maximum."""
     value, error = operation.args[0], operation.error(0)
-    if _ceil_mode(operation, 5):
-        return unbounded_like(operation.result[0]), unbounded_like(operation.result[1])
     windows, bounds = (_windows(t, operation, fill) for t, fill in ((value, -math.inf), (error, 0)))
     lowest = (windows - bounds).amax(2, keepdim=True)
     candidates = (windows + bounds >= lowest).sum(2)
@@ -221,8 +229,6 @@ def max_pool_backward(operation: Operation) -> Bound:
     """Each window's gradient goes to its maximum; anywhere in the window where that is open."""
     gradient, error = operation.args[0], operation.error(0)
     rest = operation.args[1:]
-    if _ceil_mode(operation, 6):
-        return unbounded_like(operation.result)
     terms = operation.call(torch.ones_like(gradient), *rest)
     sizes = operation.call(gradient.abs() + error, *rest)
     bound = operation.call(error, *rest)
@@ -232,10 +238,6 @@ def max_pool_backward(operation: Operation) -> Bound:
         moved = torch.where(near, gradient.abs() + error, 0.0)
         bound = bound + _over_windows(moved, operation)
     return bound
-
-
-def _ceil_mode(operation: Operation, place: int) -> bool:
-    return len(operation.args) > place and bool(operation.args[place])
 
 
 def _window(operation: Operation, first: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def constant(operation: Operation) -> Bound:
     """Numbers written in the code: they are rounded to the dtype."""
     fill = operation.args[1] if operation.name == "full" else None
     if isinstance(fill, (int, float)) and floating(operation.result):
-        error = operation.arithmetic.rounding_of(fill) * abs(fill)
+        error = operation.arithmetic.lost_in(fill)
         return torch.full_like(operation.result, error, dtype=torch.float64) if error else None
     return constant_bound(operation.result, operation.arithmetic.dtype)
 
@@ -108,7 +108,7 @@ def unknown(operation: Operation) -> Bound:
 def unbounded_like(result: Tensor) -> Tensor:
     if result.layout != torch.strided:
         raise TwinError("Sparse tensors on the way have no rounding rules: use dense ones.")
-    if result.is_floating_point():
+    if result.is_floating_point() or result.is_complex():
         return torch.full_like(result, torch.inf, dtype=torch.float64)
     return torch.ones_like(result, dtype=torch.bool)
 
@@ -140,8 +140,7 @@ def _on_bounds(operation: Operation) -> list[Any]:
     ]
     place = _FILL.get(operation.name)
     if place is not None and place < len(args) and isinstance(args[place], (int, float)):
-        number = operation.args[place]
-        args[place] = operation.arithmetic.rounding_of(number) * abs(number)
+        args[place] = operation.arithmetic.lost_in(operation.args[place])
     return args
 
 

@@ -77,6 +77,8 @@ class _Walker:
         self.unbounded: set[str] = set()
         self.kinks: Tensor | None = None
         self.narrow: set[torch.dtype] = set()
+        self.of_constants = arithmetic.unit_roundoff == 0
+        self.fixed: set[Node] = set()  # no input goes into these
         self.value: dict[Node, Any] = {}
         self.finite: dict[Node, bool] = {}
 
@@ -86,6 +88,8 @@ class _Walker:
         last_use = self.graph.last_uses
         constants = self.graph.known.setdefault(self.arithmetic, {})
         for node in self.graph.graph.nodes:
+            if self.of_constants and _is_fixed(node, self.fixed):
+                self.fixed.add(node)
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining)
             elif node.op == "get_attr":
@@ -122,6 +126,9 @@ class _Walker:
             self.report_kink, self.is_finite, self.looks,
         )  # fmt: skip
         error = self.bound(operation, plan, inexact)
+        if isinstance(error, tuple) and not plan.moves:
+            pairs = [_within(*pair, arithmetic.largest) for pair in zip(result, error, strict=True)]
+            return tuple(value for value, _ in pairs), tuple(bound for _, bound in pairs)
         if error is None or not floating(result):
             return result, error
         error, largest = error.double(), arithmetic.largest
@@ -138,6 +145,8 @@ class _Walker:
     ) -> Arithmetic:
         """The walk's own, unless the code computes in a dtype that rounds more, and does round:
         counts and masks are exact in any."""
+        if node in self.fixed:
+            return Arithmetic.of(self.arithmetic.dtype)
         if not floating(result) or result.dtype == torch.float64:
             return self.arithmetic
         arithmetic = self.arithmetic.at_least(result.dtype)
@@ -154,8 +163,11 @@ class _Walker:
 
     def bound(self, operation: Operation, plan: Plan, inexact: bool) -> Bound:
         rule = plan.rule
-        if not (inexact or plan.numbered or floating(pytree.tree_leaves(operation.result)[0])):
+        results = pytree.tree_leaves(operation.result)
+        if not (inexact or plan.numbered or any(map(_may_round, results))):
             return None
+        if any(map(_is_complex, results)):
+            rule = unknown
         if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
         elif plan.whole and opened(operation, torch.bool):
@@ -177,6 +189,10 @@ class _Walker:
         else:
             found = mask.any().reshape(1)
         self.kinks = found if self.kinks is None else self.kinks | found
+
+
+def _is_fixed(node: Node, fixed: set[Node]) -> bool:
+    return node.op != "placeholder" and fixed.issuperset(node.all_input_nodes)
 
 
 def _wide(value: Tensor) -> Tensor:
@@ -215,6 +231,21 @@ def _errors_of(arg: Any, bound: dict[Node, Any]) -> Any:
 
 def _is_some(error: Any) -> bool:
     return any(map(_is_some, error)) if isinstance(error, (list, tuple)) else error is not None
+
+
+def _may_round(value: Any) -> bool:
+    return floating(value) or _is_complex(value)
+
+
+def _is_complex(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_complex()
+
+
+def _within(value: Any, bound: Bound, largest: float) -> tuple[Any, Bound]:
+    """One of several results and its bound, where it overflows in the dtype as `_overflowed`."""
+    if bound is None or not floating(value):
+        return value, bound
+    return _overflowed(value, bound.double(), largest, False)
 
 
 def _overflowed(
