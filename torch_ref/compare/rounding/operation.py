@@ -51,11 +51,6 @@ class Arithmetic:
         lost = self.rounding_of(number) * abs(number) if is_number(number) else 0.0
         return lost if math.isfinite(lost) else 0.0
 
-    def lost_in(self, fill: float) -> float:
-        """How far a number that is filled in is from what it is in the dtype; without limit where
-        it is beyond the dtype's largest."""
-        return self.rounding_of(fill) * abs(fill) if math.isfinite(fill) else 0.0
-
     def at_least(self, dtype: torch.dtype) -> "Arithmetic":
         """This one, or that of a dtype that rounds more: code may compute in a dtype of its own."""
         narrow = torch.finfo(dtype).eps / 2 > self.unit_roundoff > 0
@@ -120,14 +115,16 @@ def rounding(number: Tensor, dtype: torch.dtype) -> Tensor:
     """How far numbers written in the code are from what they are in the dtype.
 
     In float64, and in any dtype that they have already, that is not known: one unit roundoff,
-    unless the number has so few digits in binary that it is most likely meant as it is.
+    unless the number has so few digits in binary, or is the largest one, that it is most likely
+    meant as it is.
     """
     wide = number.double()
     if dtype != number.dtype:
         return (wide - number.to(dtype).double()).abs()
+    size, info = wide.abs(), torch.finfo(dtype)
     short = torch.float32 if dtype == torch.float64 else torch.bfloat16
-    unit_roundoff = torch.finfo(dtype).eps / 2
-    return torch.where(wide == number.to(short).double(), 0.0, wide.abs() * unit_roundoff)
+    as_it_is = (wide == number.to(short).double()) | (size == info.max)
+    return torch.where(as_it_is, 0.0, size * (info.eps / 2))
 
 
 @lru_cache(1024)

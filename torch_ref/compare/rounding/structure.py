@@ -89,8 +89,10 @@ def constant(operation: Operation) -> Bound:
     """Numbers written in the code: they are rounded to the dtype."""
     fill = operation.args[1] if operation.name == "full" else None
     if isinstance(fill, (int, float)) and floating(operation.result):
-        error = operation.arithmetic.lost_in(fill)
-        return torch.full_like(operation.result, error, dtype=torch.float64) if error else None
+        error = operation.arithmetic.lost_of(fill)
+        if not error and not operation.arithmetic.largest < abs(fill) < torch.inf:
+            return None
+        return torch.full_like(operation.result, error, dtype=torch.float64)
     return constant_bound(operation.result, operation.arithmetic.dtype)
 
 
@@ -98,7 +100,9 @@ def constant_bound(number: Any, dtype: torch.dtype) -> Bound:
     if not floating(number):
         return None
     error = rounding(number, dtype)
-    return error if bool((error > 0).any()) else None
+    if not bool((error > 0).any()):
+        return None
+    return torch.where(error < torch.inf, error, 0.0)  # beyond the largest: an overflow, no error
 
 
 def unknown(operation: Operation) -> Bound:
@@ -140,7 +144,7 @@ def _on_bounds(operation: Operation) -> list[Any]:
     ]
     place = _FILL.get(operation.name)
     if place is not None and place < len(args) and isinstance(args[place], (int, float)):
-        args[place] = operation.arithmetic.lost_in(operation.args[place])
+        args[place] = operation.arithmetic.lost_of(operation.args[place])
     return args
 
 

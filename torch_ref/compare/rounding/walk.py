@@ -127,18 +127,20 @@ class _Walker:
         )  # fmt: skip
         error = self.bound(operation, plan, inexact)
         if isinstance(error, tuple) and not plan.moves:
-            pairs = [_within(*pair, arithmetic.largest) for pair in zip(result, error, strict=True)]
+            pairs = [_within(*pair, arithmetic) for pair in zip(result, error, strict=True)]
             return tuple(value for value, _ in pairs), tuple(bound for _, bound in pairs)
         if error is None or not floating(result):
             return result, error
-        error, largest = error.double(), arithmetic.largest
+        error = error.double()
         if plan.moves:
             return result, error
-        if self.looks.are_small(operation.size + error, largest):
+        if self.looks.are_small(operation.size + error, arithmetic.largest):
             self.finite[node] = True
             return result, error
+        if plan.name in ("add", "sub") and not kwargs:
+            error = _of_sum(operation, error)
         steady = plan.rule == pointwise and _steady(args, errors)
-        return _overflowed(result, error, largest, steady)
+        return _overflowed(result, error, arithmetic, steady)
 
     def arithmetic_of(
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
@@ -241,29 +243,43 @@ def _is_complex(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_complex()
 
 
-def _within(value: Any, bound: Bound, largest: float) -> tuple[Any, Bound]:
+def _within(value: Any, bound: Bound, arithmetic: Arithmetic) -> tuple[Any, Bound]:
     """One of several results and its bound, where it overflows in the dtype as `_overflowed`."""
     if bound is None or not floating(value):
         return value, bound
-    return _overflowed(value, bound.double(), largest, False)
+    return _overflowed(value, bound.double(), arithmetic, False)
 
 
 def _overflowed(
-    result: Tensor, bound: Tensor, largest: float, steady: Tensor | bool
+    result: Tensor, bound: Tensor, arithmetic: Arithmetic, steady: Tensor | bool
 ) -> tuple[Tensor, Tensor]:
     """The value and bound where the dtype under test overflows: infinite, and exactly so.
 
     Where it only may overflow, the bound is infinite. An infinite float64 result is certain where
     its arguments are `steady`: the bound, infinite too, can no longer tell.
     """
-    size = result.abs()
+    size, largest = result.abs(), arithmetic.largest
     overflows = (size - bound > largest) | ((size == math.inf) & steady)
-    uncertain = ~overflows & ~(size + bound <= largest)
+    # what lies beyond the largest by less than the rounding in its bound is rounded to it
+    uncertain = ~overflows & ~(size * (1 - 2 * arithmetic.unit_roundoff) + bound <= largest)
     infinite = torch.copysign(torch.full_like(result, torch.inf), result)
     return (
         torch.where(overflows, infinite, result),
         torch.where(uncertain, torch.inf, torch.where(overflows, 0.0, bound)),
     )
+
+
+def _of_sum(operation: Operation, error: Tensor) -> Tensor:
+    """The bound on a sum beside the largest number, as where a mask of it is added to something: a
+    sum is off by its smaller term at most, since the larger one is a number of the dtype."""
+    moved, sizes = 0.0, []
+    for place, term in enumerate(operation.args):
+        own = operation.errors[place]
+        moved = moved + (0.0 if own is None else own)
+        sizes.append(abs(term) + (0.0 if own is None else own))
+    smaller = torch.minimum(*(torch.as_tensor(size, dtype=torch.float64) for size in sizes))
+    beyond = operation.size + error > operation.arithmetic.largest
+    return torch.where(beyond, torch.minimum(error, moved + smaller), error)
 
 
 def _steady(args: Any, errors: Any) -> Tensor | bool:

@@ -1,0 +1,307 @@
+"""Right backward passes as people write them, all of which were once called wrong, and wrong ones
+that once passed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from torch_ref import Draw, Report, Twin, verify
+from torch_ref.compare import DTYPES
+from torch_ref.compare.twin import Values
+
+Sides = tuple[Callable[[Draw], Values], Callable[[Values], Values], Callable[[Values], Values]]
+
+
+def gated(function: Callable[[Tensor], Tensor], like: tuple[int, ...] = (6,)) -> Sides:
+    """loss = sum(u f(x)), of which dL/du is f(x) itself."""
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=like), "u": draw.normal(shape=tuple(function(zeros).shape))}
+
+    zeros = torch.zeros(like, dtype=torch.float64)
+    return (
+        inputs,
+        lambda v: {"loss": (function(v["x"]) * v["u"]).sum()},
+        lambda v: {"u": function(v["x"])},
+    )
+
+
+def judged(sides: Sides, dtype: str, **options: Any) -> Report:
+    return verify(Twin("mine", *sides), dtype=DTYPES[dtype], **options)
+
+
+# convolutions, of which not every gradient is wanted ---------------------------------------------
+
+
+def convolution(manual: Callable[[Values], Values]) -> Sides:
+    def inputs(draw: Draw) -> Values:
+        n = draw.size(4, 7)
+        shapes = {"x": (2, 3, n), "w": (4, 3, 3), "u": (2, 4, n - 2)}
+        return {name: draw.normal(shape=shape) for name, shape in shapes.items()}
+
+    def reference(values: Values) -> Values:
+        return {"loss": (functional.conv1d(values["x"], values["w"]) * values["u"]).sum()}
+
+    return inputs, reference, manual
+
+
+def by_numpy(values: Values) -> Values:
+    x, u = values["x"].numpy(), values["u"].numpy()
+    w = np.zeros(values["w"].shape, x.dtype)
+    for k in range(3):
+        w[:, :, k] = np.einsum("nfl,ncl->fc", u, x[:, :, k : k + u.shape[2]])
+    return {"w": torch.from_numpy(w)}
+
+
+def by_torch(values: Values) -> Values:
+    w = torch.nn.grad.conv1d_weight(values["x"], values["w"].shape, values["u"])
+    return {"w": w}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("manual", [by_numpy, by_torch])
+def test_the_weight_s_gradient_alone(manual: Any, dtype: str) -> None:
+    judged(convolution(manual), dtype).assert_agreement()
+
+
+# masks -------------------------------------------------------------------------------------------
+
+
+def hidden(like: Tensor, above: int) -> Tensor:
+    return torch.ones_like(like, dtype=torch.bool).triu(above)
+
+
+def additive(fill: float) -> Callable[[Tensor, int], Tensor]:
+    return lambda like, above: like + torch.zeros_like(like).masked_fill(hidden(like, above), fill)
+
+
+def by_the_smallest(like: Tensor, above: int) -> Tensor:
+    return like.masked_fill(hidden(like, above), torch.finfo(like.dtype).min)
+
+
+def by_triangle(like: Tensor, above: int) -> Tensor:
+    n = like.shape[-1]
+    return like + torch.full((n, n), -torch.inf, dtype=like.dtype).triu(above)
+
+
+MASKS = {
+    "-inf": additive(-math.inf),
+    "-1e4": additive(-1e4),
+    "the smallest number": by_the_smallest,
+    "the smallest number, added": lambda like, above: additive(torch.finfo(like.dtype).min)(
+        like, above
+    ),
+    "-inf by a triangle": by_triangle,
+}
+
+
+def causal(mask: Callable[[Tensor, int], Tensor], above: int) -> Sides:
+    def attention(values: Values, first_hidden: int) -> tuple[Tensor, Tensor]:
+        scores = mask(values["q"] @ values["k"].T / 2, first_hidden)
+        p = scores.softmax(-1)
+        return p, p @ values["v"]
+
+    def inputs(draw: Draw) -> Values:
+        n = draw.size(2, 6)
+        return {name: draw.normal(shape=(n, 4)) for name in ("q", "k", "v", "u")}
+
+    def manual(values: Values) -> Values:
+        p, _ = attention(values, above)
+        dp = values["u"] @ values["v"].T
+        ds = p * (dp - (dp * p).sum(-1, keepdim=True))
+        return {"v": p.T @ values["u"], "q": ds @ values["k"] / 2, "k": ds.T @ values["q"] / 2}
+
+    return inputs, lambda v: {"loss": (attention(v, 1)[1] * v["u"]).sum()}, manual
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_of_all_kinds(name: str, dtype: str) -> None:
+    judged(causal(MASKS[name], 1), dtype).assert_agreement()
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_that_is_off_by_one_differs(name: str) -> None:
+    assert judged(causal(MASKS[name], 2), "float64", explain=False).verdict == "differ"
+
+
+# numbers that are the same in every case ---------------------------------------------------------
+
+
+def mean_square() -> Sides:
+    def inputs(draw: Draw) -> Values:
+        return {name: draw.normal(shape=(draw.cases, 3)) for name in ("x", "y")}
+
+    def reference(values: Values) -> Values:
+        squares = (values["x"] - values["y"]) ** 2
+        return {"squares": squares, "loss": squares.mean(1)}
+
+    def manual(values: Values) -> Values:
+        third = torch.ones_like(values["x"]) / 3
+        x = 2 * (values["x"] - values["y"]) * third
+        return {"squares": third, "x": x, "y": -x}
+
+    return inputs, reference, manual
+
+
+def pixels() -> Sides:
+    def inputs(draw: Draw) -> Values:
+        return {"w": draw.normal(), "r": draw.integers(0, 256, (draw.cases,)).to(draw.dtype)}
+
+    return (
+        inputs,
+        lambda v: {"loss": v["w"] * (v["r"] / 255)},
+        lambda v: {"w": v["r"] / 255},
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sides", [mean_square(), pixels()], ids=["a third", "pixels"])
+def test_numbers_that_round_alike_in_all_cases(sides: Sides, dtype: str) -> None:
+    for seed in (0, 1):
+        judged(sides, dtype, seed=seed).assert_agreement()
+
+
+@pytest.mark.parametrize("number", [0.7, math.pi, 1 / 3])
+def test_a_constant_that_is_a_float32_tensor(number: float) -> None:
+    sides = (
+        lambda draw: {"x": draw.normal(shape=(5,)), "u": draw.normal(shape=(5,))},
+        lambda v: {"loss": (number * v["x"] * v["u"]).sum()},
+        lambda v: {"x": torch.tensor(number) * v["u"]},
+    )
+    judged(sides, "float32").assert_agreement()
+    assert judged(sides, "float64", explain=False).verdict == "differ"  # it has but 7 digits
+
+
+# others ------------------------------------------------------------------------------------------
+
+
+def reciprocal(values: Values) -> Values:
+    x, s, u = (values[name].numpy() for name in ("x", "s", "u"))
+    assert x.shape == u.shape
+    return {"x": torch.from_numpy(u * (1 / s))}
+
+
+def quotient() -> Sides:
+    def inputs(draw: Draw) -> Values:
+        return {
+            "x": draw.normal(shape=(6,)),
+            "s": draw.log_normal(shape=(6,)),
+            "u": draw.normal(shape=(6,)),
+        }
+
+    return inputs, lambda v: {"loss": (v["x"] / v["s"] * v["u"]).sum()}, reciprocal
+
+
+def scattered() -> Sides:
+    def added(values: Values) -> Tensor:
+        room = torch.zeros(3, dtype=values["x"].dtype)
+        return room.scatter_(0, values["at"], values["x"].exp(), reduce="add")
+
+    def inputs(draw: Draw) -> Values:
+        return {
+            "x": draw.normal(shape=(12,)),
+            "at": draw.integers(0, 3, (12,)),
+            "u": draw.normal(shape=(3,)),
+        }
+
+    def reference(values: Values) -> Values:
+        zeros = torch.zeros(3, dtype=values["x"].dtype)
+        sums = zeros.index_add(0, values["at"], values["x"].exp())
+        return {"loss": (sums * values["u"]).sum()}
+
+    return inputs, reference, lambda v: {"u": added(v)}
+
+
+OTHERS: dict[str, tuple[Sides, tuple[str, ...]]] = {
+    "a rounding more, in NumPy": (quotient(), ("float64", "float32")),
+    "erf": (gated(torch.erf), tuple(DTYPES)),
+    "index_fill": (
+        gated(lambda x: (3 * x).index_fill(0, torch.tensor([1, 3]), 0.1)),
+        tuple(DTYPES),
+    ),
+    "fmax": (gated(lambda x: torch.fmax(3 * x, x.exp())), tuple(DTYPES)),
+    "fmin": (gated(lambda x: torch.fmin(3 * x, x.exp())), tuple(DTYPES)),
+    "flattened": (
+        gated(lambda x: functional.logsigmoid(x).flatten(1), (2, 3, 4)),
+        ("float64", "float32"),
+    ),
+    "normalized and flattened": (
+        gated(lambda x: functional.batch_norm(x, None, None, training=True).flatten(1), (3, 2, 4)),
+        ("float64", "float32"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name, (_, dtypes) in OTHERS.items() for dtype in dtypes]
+)
+def test_other_right_hands(name: str, dtype: str) -> None:
+    judged(OTHERS[name][0], dtype).assert_agreement()
+
+
+@pytest.mark.filterwarnings("ignore:The reduce argument of torch.scatter")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scatter_that_adds(dtype: str) -> None:
+    judged(scattered(), dtype).assert_agreement()
+
+
+def test_complex_numbers_are_not_exact() -> None:
+    report = judged(gated(lambda x: torch.fft.rfft(x).abs()), "float32")
+    assert report.verdict == "undecided"
+    assert any("aten._fft_r2c" in note and "no rounding rule" in note for note in report.notes)
+
+
+def test_windows_that_are_cut_off_are_said_to_have_no_rule() -> None:
+    report = judged(
+        gated(lambda x: functional.max_pool2d(3 * x, 2, ceil_mode=True), (1, 2, 5, 5)), "float64"
+    )
+    assert report.verdict == "undecided"
+    assert any("max_pool2d_with_indices" in note for note in report.notes)
+
+
+def test_a_few_zeros_are_no_agreement() -> None:
+    """Behind an operation without a rule only exact zeros can be decided."""
+
+    def inputs(draw: Draw) -> Values:
+        n = draw.size(2, 6)
+        return {
+            "x": draw.uniform(0.5, 3, shape=(n, 4)),
+            "w": draw.normal(shape=(4, 3)).relu(),
+            "u": draw.normal(shape=(n, 3)),
+        }
+
+    def reference(values: Values) -> Values:
+        h = torch.lgamma(values["x"])
+        return {"h": h, "loss": ((h @ values["w"]).relu() * values["u"]).sum()}
+
+    def wrong(values: Values) -> Values:
+        open_units = torch.lgamma(values["x"]) @ values["w"] > 0
+        return {"h": 1.5 * (values["u"] * open_units) @ values["w"].T}
+
+    for dtype in ("float64", "float32"):
+        assert judged((inputs, reference, wrong), dtype).verdict == "undecided"
+
+
+def test_an_eps_of_float64_s_own_is_told() -> None:
+    def manual(values: Values) -> Values:
+        x = values["x"]
+        eps = torch.finfo(x.dtype).eps
+        return {"u": x * (x.square().mean(1, keepdim=True) + eps).rsqrt()}
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(3, 8)), "u": draw.normal(shape=(3, 8))}
+
+    def reference(values: Values) -> Values:
+        return {"loss": (functional.rms_norm(values["x"], (8,)) * values["u"]).sum()}
+
+    judged((inputs, reference, manual), "float64").assert_agreement()
+    report = judged((inputs, reference, manual), "float32")
+    assert report.verdict == "differ"
+    assert any("adds float64's own eps, 2.2e-16" in note for note in report.notes)
