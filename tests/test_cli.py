@@ -476,6 +476,15 @@ def test_two_files_of_one_name_are_refused(
         assert "two of the files to be written are the same" in capsys.readouterr().err
 
 
+def test_source_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text("twin = None")
+    for option in ("--json", "--report"):
+        assert main(["verify", option, str(source)]) == 2
+        assert f"{source} would be overwritten: give a name that is no" in capsys.readouterr().err
+    assert source.read_text() == "twin = None"
+
+
 def test_json_to_what_is_no_file(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--cases", "6", "--dtype", "float64"]
     assert main(["verify", *options, "--json", os.devnull]) == 0

@@ -178,7 +178,7 @@ def test_bad_paths_are_refused_before_any_work(
         message = f"gradtwin: {bad} cannot be written: give a file in a folder that exists and is "
         assert refused(capsys, "--report", str(bad)) == f"{message}yours.\n"
     both = str(tmp_path / "report")
-    message = f"gradtwin: {both} cannot be both the page and the JSON: give two files.\n"
+    message = "gradtwin: two of the files to be written are the same: give each a name.\n"
     assert refused(capsys, "--report", both, "--json", both) == message
     assert not os.listdir(tmp_path)
 

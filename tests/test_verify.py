@@ -54,7 +54,7 @@ def test_the_twin_that_is_changed_here_is_right() -> None:
         ({"cases": True}, "cases must be a positive whole number; got True"),
         ({"cases": 1.5}, "cases must be a positive whole number; got 1.5"),
         ({"dtype": torch.int32}, "dtype must be one of torch.float64, .*; got torch.int32"),
-        ({"dtype": "float32"}, "dtype must be one of torch.float64, .*; got 'float32'"),
+        ({"dtype": "double"}, "dtype must be one of torch.float64, .*; got 'double'"),
         ({"seed": -1}, "seed must be a whole number from 0 to 2\\^64 - 1; got -1"),
         ({"seed": "a"}, "seed must be a whole number from 0 to 2\\^64 - 1; got 'a'"),
         ({"device": "gpu"}, 'device must be "cpu" or "cuda"; got \'gpu\''),

@@ -132,6 +132,10 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
+        if path.suffix == ".py":
+            raise BadInputError(
+                f"{path} would be overwritten: give a name that is no Python file's."
+            )
         place = path if is_special(path) else Path(os.path.realpath(path)).parent
         good = is_special(path) or place.is_dir()
         if path.is_dir() or not good or not os.access(place, os.W_OK):

@@ -17,7 +17,6 @@ from torch_ref.commands.shared import (
     device_option,
     exit_code,
     found_twins,
-    is_special,
     seed_option,
     twin_argument,
     usable_device,
@@ -152,8 +151,6 @@ def _check_files(json: Path | None, page: Path | None) -> None:
 
     if is_missing():
         raise BadInputError(MISSING)
-    if json is not None and page.resolve() == json.resolve() and not is_special(page):
-        raise BadInputError(f"{page} cannot be both the page and the JSON: give two files.")
 
 
 def _write_page(path: Path, reports: "list[Report]", address: str) -> None:

@@ -15,7 +15,7 @@ CONVENTIONS = {
     "Give both the same one.",
     "softplus": "The reference uses softplus, which torch takes for x itself above a threshold, "
     "with derivative 1: ln(1 + exp(x)) and sigmoid(x) are other numbers there, by up to 2e-9 of "
-    "them above 20, which it is unless another is given.",
+    "them above 20, which it is unless another is given; logaddexp(x, 0) has none.",
 }
 
 

@@ -24,7 +24,8 @@ def gradients_by_autograd(
     """dL/d(name) by autograd for the named inputs and intermediates (all of them when None).
 
     A name that the reference does not know is left out; one that the loss does not depend on has
-    gradient zero.
+    gradient zero. All are asked for, whatever is wanted: torch's group_norm ends the process where
+    only its weight's is, and its input is channels_last.
 
     given: gradients to go on with instead, by name: what autograd has found for a quantity is
     still what is returned for it, but what lies further back is found from the given one.
@@ -37,9 +38,7 @@ def gradients_by_autograd(
     with torch.enable_grad():
         values = {**leaves, **reference(dict(leaves))}
         wanted = {
-            name: values[name]
-            for name in (values if names is None else names)
-            if name in values and name != "loss" and values[name].requires_grad
+            name: values[name] for name in values if name != "loss" and values[name].requires_grad
         }
         replaced = {name: value for name, value in (given or {}).items() if name in wanted}
         found: Values = {}
@@ -50,7 +49,8 @@ def gradients_by_autograd(
         )
         for hook in hooks:
             hook.remove()
-    return {**dict(zip(wanted, grads, strict=True)), **found}
+    found = {**dict(zip(wanted, grads, strict=True)), **found}
+    return {name: found[name] for name in (found if names is None else names) if name in found}
 
 
 def _replace(

@@ -11,7 +11,7 @@ from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.sides import Recorder
 from torch_ref.compare.twin import Twin, Values
 from torch_ref.compare.verdict import Side, judge
-from torch_ref.compare.verify import as_device, check_arguments
+from torch_ref.compare.verify import as_device, as_dtype, check_arguments
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def replay(
     seed: int,
     index: int,
     *,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
     manual_values: Callable[[Values], Values] | None = None,
 ) -> list[Line]:
@@ -40,9 +40,10 @@ def replay(
     manual_values: the manual side's forward values by name, where it can give them.
     Raises ValueError for bad arguments, and TwinError as `verify` does.
     """
-    check_arguments(twin, None, dtype, seed)
+    check_arguments(twin, None, seed)
     if not 0 <= index < 2**64:
         raise ValueError(f"index must be from 0 to 2^64 - 1; got {index!r}.")
+    dtype = as_dtype(dtype)
     batch = Cases(twin, dtype, as_device(device), seed).case(index)
     by_hand = {**batch.inputs, **(manual_values(batch.inputs) if manual_values else {})}
     wide = widened(batch.inputs)

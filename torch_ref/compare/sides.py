@@ -379,7 +379,10 @@ def _why_not_recorded(error: Exception) -> str:
 
 
 def _is_open(value: Tensor, bound: Tensor) -> bool:
-    return bool((~bound.isfinite() & value.isfinite()).any())
+    """Whether a bound is infinite, or most are too large to say anything: what has no rule may have
+    decided a mask, so that only zeros are left."""
+    infinite = ~bound.isfinite() & value.isfinite()
+    return bool(infinite.any() | ((bound > value.abs() / 2).double().mean() > 0.5))
 
 
 def _copies(values: Values) -> Values:

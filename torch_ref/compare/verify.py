@@ -22,7 +22,7 @@ def verify(
     twin: Twin,
     *,
     cases: int | None = None,
-    dtype: torch.dtype = torch.float64,
+    dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
     seed: int = 0,
     explain: bool = True,
@@ -42,7 +42,7 @@ def verify(
         report.assert_agreement()  # in a test: raises AssertionError, saying all that
 
     cases: 100,000 for a batched twin and 100 for a one-case twin where none is given.
-    dtype: torch.float64, torch.float32, torch.bfloat16 or torch.float16.
+    dtype: torch.float64, torch.float32, torch.bfloat16 or torch.float16, or its name.
     device: "cpu", "cuda" or "cuda:1"; cases are drawn on the CPU and are the same on all.
     seed: of the cases, 0 to 2^64 - 1; case `index` is the same whatever else is drawn, and
         `gradtwin replay SEED:INDEX` shows it.
@@ -56,8 +56,8 @@ def verify(
     judged: inputs or a loss of the wrong kind, a part that raises, a reference that is not
     deterministic, or out of memory.
     """
-    check_arguments(twin, cases, dtype, seed)
-    judging = Judge(twin, dtype, as_device(device), int(seed))
+    check_arguments(twin, cases, seed)
+    judging = Judge(twin, as_dtype(dtype), as_device(device), int(seed))
     return judging.run(None if cases is None else int(cases), explain=explain, progress=progress)
 
 
@@ -74,14 +74,21 @@ def as_device(device: torch.device | str) -> torch.device:
     return found
 
 
-def check_arguments(twin: Any, cases: Any, dtype: Any, seed: Any) -> None:
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """The dtype, of its name, too. Raises ValueError for one that is not judged."""
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        names = ", ".join(f"torch.{name}" for name in DTYPES)
+        raise ValueError(f"dtype must be one of {names}; got {dtype!r}.")
+    return found
+
+
+def check_arguments(twin: Any, cases: Any, seed: Any) -> None:
+    """Raise ValueError for what cannot be, with a sentence."""
     if not isinstance(twin, Twin):
         raise ValueError(f"A Twin is needed; got {twin!r}.")
     if cases is not None and not (_whole(cases) and cases > 0):
         raise ValueError(f"cases must be a positive whole number; got {cases!r}.")
-    if dtype not in DTYPES.values():
-        names = ", ".join(f"torch.{name}" for name in DTYPES)
-        raise ValueError(f"dtype must be one of {names}; got {dtype!r}.")
     if not (_whole(seed) and 0 <= seed < 2**64):
         raise ValueError(f"seed must be a whole number from 0 to 2^64 - 1; got {seed!r}.")
 

@@ -99,18 +99,25 @@ def product(operation: Operation) -> Bound:
             args[2] = torch.zeros_like(args[2])
         return operation.on(args)
 
-    bound = _sum_of_products(operation, on, left, right)
-    if len(operation.args) > 2 and isinstance(operation.args[2], Tensor):  # a bias, added last
-        moved = operation.error(2).reshape(-1, *(1,) * (operation.result.ndim - 2))
-        bound = (
-            bound + moved + operation.arithmetic.unit_roundoff * (operation.result.abs() + bound)
-        )
-    return bound
+    bias = None
+    if len(operation.args) > 2 and isinstance(operation.args[2], Tensor):
+        axes = (-1, *(1,) * (operation.result.ndim - 2))
+        bias = operation.args[2].abs().reshape(axes) + operation.error(2).reshape(axes)
+    bound = _sum_of_products(operation, on, left, right, bias)
+    if bias is None:
+        return bound
+    moved = operation.error(2).reshape(axes)
+    return bound + moved + operation.arithmetic.unit_roundoff * (operation.result.abs() + bound)
 
 
 def _sum_of_products(
-    operation: Operation, on: Callable[[Tensor, Tensor], Any], left: int, right: int
+    operation: Operation,
+    on: Callable[[Tensor, Tensor], Any],
+    left: int,
+    right: int,
+    bias: Tensor | None = None,
 ) -> Tensor:
+    """bias: the size of what is added, before the products or after them."""
     a, b = operation.args[left].abs(), operation.args[right].abs()
     error_a, error_b = operation.error(left), operation.error(right)
     alike = operation.name in MATRIX_PRODUCTS
@@ -119,7 +126,8 @@ def _sum_of_products(
     arithmetic = operation.arithmetic
     tied = _ties(operation, left, right) if not alike or terms > LARGE else None
     roundings = growth(terms) if tied is None else torch.where(tied, terms, growth(terms))
-    bound: Tensor = roundings * arithmetic.unit_roundoff * sizes
+    all_sizes = sizes if bias is None else sizes + bias
+    bound: Tensor = roundings * arithmetic.unit_roundoff * all_sizes
     bound = bound + (sizes > 0).double() * terms * arithmetic.eta  # products underflow
     if operation.errors[left] is not None:
         bound = bound + on(error_a, b + error_b)

@@ -117,12 +117,19 @@ def _limits(operation: Operation) -> tuple[Any, Any]:
 
 
 def larger(operation: Operation) -> Bound:
-    """maximum and minimum: no further off than the worse of both arguments."""
+    """maximum and minimum: no further off than the worse of the arguments that can be the one."""
     if not floating(operation.result):
         return open_everywhere(operation)
     left, right = operation.args
     operation.report_kink(left == right)
-    return torch.maximum(operation.error(0), operation.error(1)).expand(operation.result.shape)
+    on_left, on_right = operation.error(0), operation.error(1)
+    if operation.name == "minimum":
+        left, right = -left, -right
+    on_left, on_right = (
+        torch.where(left + on_left < right - on_right, 0.0, on_left),
+        torch.where(right + on_right < left - on_left, 0.0, on_right),
+    )
+    return torch.maximum(on_left, on_right).expand(operation.result.shape)
 
 
 def jump(operation: Operation) -> Bound:
