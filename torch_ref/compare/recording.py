@@ -20,6 +20,7 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
 
+_ATEN = torch.ops.aten
 Decompositions = Mapping[OpOverload, Callable[..., Any]]
 
 
@@ -39,9 +40,8 @@ class Form(NamedTuple):
 
     @staticmethod
     def of(value: Tensor) -> "Form":
-        return Form(
-            value.shape, value.stride(), value.dtype, value.device, value.is_contiguous()
-        )  # fmt: skip
+        contiguous = value.is_contiguous()
+        return Form(value.shape, value.stride(), value.dtype, value.device, contiguous)
 
 
 @dataclass(eq=False)
@@ -176,18 +176,21 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = apart(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        nodes = [self.node_or_itself(one) for one in tensors]
+        return self._note(func, args, kwargs, [self.node_or_itself(one) for one in tensors])
+
+    def _note(self, func: Any, args: Any, kwargs: Any, nodes: list[Node]) -> Any:
+        """Run an operation and note it. nodes: of the tensors among its arguments."""
         fixed = bool(nodes) and self.fixed.issuperset(nodes)
         if torch.Tag.data_dependent_output in func.tags:
             if not fixed:
                 raise LooksAtNumbersError(f"{func} looks at numbers")
             return func(*args, **kwargs)
-        if func is torch.ops.aten.lift_fresh.default:  # else it would be changed with its copy
-            func = torch.ops.aten.lift_fresh_copy.default
+        if func is _ATEN.lift_fresh.default:  # else a constant would be changed with its copy
+            func = _ATEN.lift_fresh_copy.default
         try:
             result = func(*args, **kwargs)
         except RuntimeError:  # a view where, taken apart, numbers lie in memory otherwise
-            if func is not torch.ops.aten.view.default or args[0].is_contiguous():
+            if func is not _ATEN.view.default or args[0].is_contiguous():
                 raise
             with self:
                 return args[0].contiguous().view(args[1])
@@ -222,10 +225,10 @@ def _made_of_others(func: Any, tensors: list[Tensor]) -> Callable[..., Any] | No
 
 
 @cache
-def _composite(func: Any, devices: frozenset[str]) -> Callable[..., Any] | None:
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    own = any(has(func.name(), torch._C._dispatch_key_for_device(device)) for device in devices)
-    if own or not has(func.name(), "CompositeImplicitAutograd"):
+def _composite(func: "OpOverload[..., Any]", devices: frozenset[str]) -> Callable[..., Any] | None:
+    keys = torch._C.DispatchKey
+    own = [getattr(keys, device.upper(), None) for device in devices]
+    if any(key and func.has_kernel_for_dispatch_key(key) for key in own):
         return None
-    decompose: Callable[..., Any] = func.decompose
-    return decompose
+    composite = func.has_kernel_for_dispatch_key(keys.CompositeImplicitAutograd)
+    return func.decompose if composite else None

@@ -57,6 +57,12 @@ def _index_fill(value: Tensor, dim: int, index: Tensor, fill: Any) -> Tensor:
     return torch.where(filled.reshape(-1, *[1] * behind), fill, value)
 
 
+def _split(value: Tensor, size: int, dim: int = 0) -> list[Tensor]:
+    length = value.shape[dim]
+    starts = range(0, max(length, 1), max(size, 1))
+    return [value.narrow(dim, start, min(size, length - start)) for start in starts]
+
+
 def _unbind(value: Tensor, dim: int = 0) -> list[Tensor]:
     return [value.select(dim, place) for place in range(value.shape[dim])]
 
@@ -135,6 +141,7 @@ DECOMPOSITIONS = {
         torch.ops.prims.div.default: torch.div,
         torch.ops.prims.broadcast_in_dim.default: _with_new_axes,
         aten.unbind.int: _unbind,
+        aten.split.Tensor: _split,
         aten.index_fill.int_Scalar: _index_fill,
         aten.index_fill.int_Tensor: _index_fill,
         aten.fmax.default: torch.maximum,  # of numbers; where one is none, the walk is off
