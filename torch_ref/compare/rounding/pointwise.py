@@ -232,6 +232,19 @@ def _slopes(
     target: Any = operation.node.target
     with torch.enable_grad():
         out = target(*leaves, **operation.kwargs)
-        total = out.sum()  # given a gradient to begin with, torch imports sympy, half a second
-    slopes = torch.autograd.grad(total, [leaves[i] for i in carried])
-    return out.detach(), [slope.abs() for slope in slopes]
+    return out.detach(), [slope.abs() for slope in _derivatives(out, [leaves[i] for i in carried])]
+
+
+def _derivatives(out: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    """d out / d leaf, elementwise, of one operation: by its node in autograd's graph, which takes a
+    third of the time that a run through the graph does."""
+    node: Any = out.grad_fn
+    found = node(torch.ones((), dtype=out.dtype, device=out.device).expand(out.shape))
+    found = found if isinstance(found, tuple) else (found,)
+    of_leaf = {
+        id(getattr(before, "variable", None)): slope
+        for slope, (before, _) in zip(found, node.next_functions)
+    }
+    if all(id(leaf) in of_leaf for leaf in leaves):
+        return [of_leaf[id(leaf)] for leaf in leaves]
+    return list(torch.autograd.grad(out, leaves, torch.ones_like(out)))  # torch made it of several

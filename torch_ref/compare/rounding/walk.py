@@ -165,13 +165,13 @@ class _Walker:
 
     def bound(self, operation: Operation, plan: Plan, inexact: bool) -> Bound:
         rule = plan.rule
-        result = operation.result
-        results = (result,) if isinstance(result, Tensor) else pytree.tree_leaves(result)
-        if not (inexact or plan.numbered or any(map(_may_round, results))):
-            return None
-        if any(map(_is_complex, results)):
-            rule = unknown
-        if rule is unknown and result is not None:
+        if not floating(operation.result):
+            results = pytree.tree_leaves(operation.result)
+            if not (inexact or plan.numbered or any(map(_may_round, results))):
+                return None
+            if any(map(_is_complex, results)):
+                rule = unknown
+        if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
         elif plan.whole and opened(operation, torch.bool):
             rule = unknown  # the rules know open masks only
