@@ -29,7 +29,7 @@ from torch_ref.compare.explain.search import Catalogue
 from torch_ref.compare.explain.wrong_axis import wrong_axis
 from torch_ref.compare.verdict import Side
 
-MOST = 0.9  # of the elements are decided
+MOST = 0.5  # of the elements are decided
 EVERYWHERE, WHERE_JUDGED = " everywhere", " wherever it can be judged"
 Hypothesis = Callable[[Question], Answer | None]
 
