@@ -1,6 +1,7 @@
 """When explain must say nothing: chance, contradictions, too little to go by. Its arithmetic."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -57,7 +58,7 @@ def test_random_numbers_have_no_pattern(shape: tuple[int, ...], seed: int) -> No
     explanation = explain(draws(make, seed))
     assert not explanation.known
     assert "dL/dx: no known pattern; it is wrong in 100.00% of the elements" in explanation.sentence
-    assert "hand / expected is mostly between" in explanation.sentence
+    assert re.search("hand / expected is (mostly )?between", explanation.sentence)
 
 
 @pytest.mark.parametrize("seed", range(3))
