@@ -38,6 +38,9 @@ SUMS: dict[str, tuple[tuple[int, ...], Callable[[Tensor], Tensor]]] = {
 NUMBERS: dict[str, Callable[[torch.Size], Tensor]] = {
     "equal": lambda shape: torch.ones(shape),
     "one of two": lambda shape: torch.where(torch.rand(shape) < 0.5, 1.0, 1.7),
+    "every second one 0": lambda shape: (torch.arange(shape.numel()) % 2).reshape(shape) * 1.0,
+    "by turns": lambda shape: (torch.arange(shape.numel()) % 3).reshape(shape) * 0.55 + 0.6,
+    "few ones": lambda shape: (torch.rand(shape) < 0.2) * 1.0,
     "random": lambda shape: 0.5 + torch.rand(shape),
 }
 

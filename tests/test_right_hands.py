@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from torch_ref import Draw, Report, Twin, verify
+from torch_ref import Draw, Report, Twin, TwinError, verify
 from torch_ref.compare import DTYPES
+from torch_ref.compare.reference import record
+from torch_ref.compare.rounding import Arithmetic, rules, walk
 from torch_ref.compare.twin import Values
 
 Sides = tuple[Callable[[Draw], Values], Callable[[Values], Values], Callable[[Values], Values]]
@@ -305,3 +307,88 @@ def test_an_eps_of_float64_s_own_is_told() -> None:
     report = judged((inputs, reference, manual), "float32")
     assert report.verdict == "differ"
     assert any("adds float64's own eps, 2.2e-16" in note for note in report.notes)
+
+
+# what is recorded, and rules that meet what they seldom do ----------------------------------------
+
+
+def masks(values: Values) -> Tensor:
+    """Masks that rounding can turn, as numbers beside numbers."""
+    positive = values["x"].exp() > 1
+    return positive.amax(1, keepdim=True) + values["x"] * 2 + torch.maximum(positive, positive)
+
+
+def written_through_a_view(values: Values) -> Tensor:
+    sums = torch.tensor([0.0, 0.0], dtype=values["x"].dtype)
+    sums[0] = values["x"].sum()
+    return values["x"] * sums[0].item()
+
+
+def loss_of(function: Callable[[Values], Tensor]) -> Sides:
+    def gated_too(values: Values) -> Values:
+        return {"loss": (function(values) * values["u"]).sum()}
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(4, 3)), "u": draw.normal(shape=(4, 3))}
+
+    return inputs, gated_too, lambda v: {"u": function(v)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_masks_count_as_numbers(dtype: str) -> None:
+    judged(loss_of(masks), dtype).assert_agreement()
+
+
+def test_a_number_that_was_written_through_a_view_is_looked_at() -> None:
+    with pytest.raises(TwinError, match="it looks at its numbers"):
+        judged(loss_of(written_through_a_view), "float64")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_products_in_float32_on_the_way(dtype: str) -> None:
+    def product(values: Values) -> Tensor:
+        found = functional.linear(values["x"].float(), values["w"].float())
+        return found.to(values["x"].dtype)
+
+    def inputs(draw: Draw) -> Values:
+        shapes = {"x": (5, 8), "w": (3, 8), "u": (5, 3)}
+        return {name: draw.normal(shape=shape) for name, shape in shapes.items()}
+
+    sides = (
+        inputs,
+        lambda v: {"loss": (product(v) * v["u"]).sum()},
+        lambda v: {"u": product(v)},
+    )
+    report = judged(sides, dtype)
+    report.assert_agreement()
+    assert any("computes in float32 on the way" in note for note in report.notes)
+
+
+def test_what_a_rule_cannot_do_is_said_by_the_twin_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(operation: Any) -> Any:
+        raise RuntimeError("no such kernel")
+
+    sides = gated(torch.sinh)
+    monkeypatch.setitem(rules._BY_NAME, "sinh", broken)
+    says = r"mine: the reference's rounding cannot be bounded .*no such kernel"
+    with pytest.raises(TwinError, match=says):
+        judged(sides, "float64")
+
+
+def test_inference_mode_is_left_out() -> None:
+    with torch.inference_mode():
+        judged(gated(torch.sin), "float64").assert_agreement()
+
+
+def test_a_product_that_overflows_is_no_number_of_the_dtype() -> None:
+    """1/(a b) is 0 in float16 where a b lies half a rounding beyond its largest number."""
+
+    def inverse(values: Values) -> Values:
+        return {"y": values["c"] / (values["a"] * values["b"])}
+
+    given = {
+        name: torch.tensor([number], dtype=torch.float64)
+        for name, number in {"a": 256.25, "b": 255.75, "c": 1e4}.items()
+    }
+    walked = walk(record(inverse, given), given, Arithmetic.of(torch.float16))
+    assert bool(walked.bounds["y"].isinf().all())

@@ -223,9 +223,10 @@ def _replay(report: "Report", twin: "Twin", item: pytest.Item) -> str:
 
 
 def _from_here(item: pytest.Item) -> str:
-    """The test's node id, which begins at pytest's root, as one types it in this folder."""
+    """The test's node id, which begins at pytest's root, as it is typed where pytest was called."""
     _, *names = item.nodeid.split("::")
-    return "::".join([os.path.relpath(item.path), *names])
+    start = item.config.invocation_params.dir
+    return "::".join([os.path.relpath(item.path, start), *names])
 
 
 def _worst(report: "Report") -> "Row | None":

@@ -92,14 +92,15 @@ class Judge:
         progress: Callable[[int], None] | None = None,
     ) -> Report:
         """The report on so many cases; the arguments are those of `verify`."""
-        wanted = self.default_cases if cases is None else cases
-        self.expect(wanted)
-        with one_thread(self.small):
-            for batch in self.cases.batches(wanted):
-                self.judge(batch)
-                if progress:
-                    progress(batch.first + batch.count)
-            return self.report(wanted, explain=explain)
+        with torch.inference_mode(False):  # autograd is needed, wherever this is called
+            wanted = self.default_cases if cases is None else cases
+            self.expect(wanted)
+            with one_thread(self.small):
+                for batch in self.cases.batches(wanted):
+                    self.judge(batch)
+                    if progress:
+                        progress(batch.first + batch.count)
+                return self.report(wanted, explain=explain)
 
     def judge(self, batch: Batch) -> None:
         """Judge all quantities on a batch: compiled, or chunk by chunk."""

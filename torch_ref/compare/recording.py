@@ -126,6 +126,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, Any] = {}
         self.fixed: set[Node] = set()
+        self._storages: dict[Node, int] = {}  # of the fixed nodes' values
         self._decompositions = decompositions
         self._nodes: Any = WeakTensorKeyDictionary()
 
@@ -146,20 +147,25 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name = f"constant_{len(self.constants)}"
             self.constants[name] = value
             node = self.graph.create_node("get_attr", name)
-            self.fixed.add(node)
-            self._take(value, node)
+            self._take(value, node, fixed=True)
         return node
 
-    def _take(self, value: Any, node: Node) -> None:
+    def _take(self, value: Any, node: Node, *, fixed: bool = False) -> None:
         """Note that this is a node's value; of several values each has a node of its own."""
         if isinstance(value, Tensor):
             self._nodes[value] = node
             node.meta["form"] = Form.of(value)
+            if fixed:
+                self.fixed.add(node)
+                self._storages[node] = _storage(value)
         elif isinstance(value, (tuple, list)):
             for place, one in enumerate(value):
-                part = self.graph.call_function(getitem, (node, place))
-                self.fixed |= {part} if node in self.fixed else set()
-                self._take(one, part)
+                self._take(one, self.graph.call_function(getitem, (node, place)), fixed=fixed)
+
+    def _unfix(self, written: list[Tensor]) -> None:
+        """What shares memory with tensors that inputs were written into is no constant any more."""
+        storages = set(map(_storage, written))
+        self.fixed -= {node for node in self.fixed if self._storages[node] in storages}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -176,11 +182,11 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = apart(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        return self._note(func, args, kwargs, [self.node_or_itself(one) for one in tensors])
+        return self._note(func, args, kwargs, tensors)
 
-    def _note(self, func: Any, args: Any, kwargs: Any, nodes: list[Node]) -> Any:
-        """Run an operation and note it. nodes: of the tensors among its arguments."""
-        fixed = bool(nodes) and self.fixed.issuperset(nodes)
+    def _note(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
+        """Run an operation and note it. tensors: those among its arguments."""
+        fixed = bool(tensors) and self.fixed.issuperset(map(self.node_or_itself, tensors))
         if torch.Tag.data_dependent_output in func.tags:
             if not fixed:
                 raise LooksAtNumbersError(f"{func} looks at numbers")
@@ -196,9 +202,10 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return args[0].contiguous().view(args[1])
         given = map_aggregate((args, kwargs), self.node_or_itself)
         node = self.graph.call_function(func, *given)
-        if fixed and torch.Tag.nondeterministic_seeded not in func.tags:
-            self.fixed.add(node)
-        self._take(result, node)
+        fixed = fixed and torch.Tag.nondeterministic_seeded not in func.tags
+        if func._schema.is_mutable and not fixed:
+            self._unfix(tensors)
+        self._take(result, node, fixed=fixed)
         return result
 
 
@@ -208,6 +215,11 @@ def _not_compiled() -> AbstractContextManager[Any]:
         return nullcontext()
     eager: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return eager
+
+
+def _storage(value: Tensor) -> int:
+    """Where the tensor's memory begins; 0 for one that has none of its own."""
+    return value.untyped_storage().data_ptr() if value.layout == torch.strided else 0
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

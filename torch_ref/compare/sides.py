@@ -144,7 +144,15 @@ class Recorder:
         if not names:
             return Sides({}, {}, {}, {}, {}, None)
         cases = batch.count if batch.batched else None
-        reference, in_dtype = self._walk_reference(batch, wide, names, known, cases)
+        try:
+            reference, in_dtype = self._walk_reference(batch, wide, names, known, cases)
+        except (torch.OutOfMemoryError, TwinError):
+            raise
+        except Exception as error:  # a rule met what it does not know
+            raise TwinError(
+                f"{self.twin.name}: the reference's rounding cannot be bounded ({told(error)}): "
+                "write it in simpler operations."
+            ) from error
         given = {name: answer[name].double() for name in names}
         narrow = {n: Side(in_dtype.values[n], in_dtype.bounds[n]) for n in names}
         fits = {name: side.decided for name, side in narrow.items()}

@@ -109,7 +109,7 @@ class Ledger:
 
     def _enter(self, shard: int, cases: int, file: Path, start: int) -> None:
         """The first line of a shard counts; a second one, of another number of ranks, is equal."""
-        if shard in self._places or cases <= 0 or self.plan.count(shard) != cases:
+        if shard in self._places or shard < 0 or cases <= 0 or self.plan.count(shard) != cases:
             return
         if self.ranks.rank and not self.ranks.has(shard):  # only rank 0 needs to know of all
             return

@@ -10,8 +10,6 @@ errors of one sign: n there.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import torch
@@ -29,7 +27,7 @@ LARGE = 9  # terms, from which on 3 sqrt(n) is less than n
 # Of so few terms a sum may have n roundings, at most 2.7 times as many, without looking for ties,
 # which takes longer than the sum.
 FEW = 64
-REPEATED = 1 / 16
+REPEATED, SAMPLE = 1 / 16, 128
 
 
 def growth(terms: Any) -> Any:
@@ -68,9 +66,13 @@ def _roundings(operation: Operation) -> Any:
     if terms <= FEW:
         return terms
     axes = _summed(operation)
-    repeat = [_repeat(value, axis, keepdim=True) for axis in axes if value.shape[axis] > 1]
-    tied = reduce(or_, (one.any(axes, keepdim=True) for one in repeat))
-    tied = tied if operation.name == "cumsum" else tied.reshape(operation.result.shape)
+    others = [axis for axis in range(value.ndim) if axis not in axes]
+    together = value.permute(*others, *axes).reshape(*(value.shape[axis] for axis in others), -1)
+    tied = _repeat(together, -1, terms)
+    if operation.name == "cumsum":
+        tied = tied.unsqueeze(*axes)
+    else:
+        tied = tied.reshape(operation.result.shape)
     return torch.where(tied, terms, growth(terms))
 
 
@@ -135,7 +137,8 @@ def _sum_of_products(
     terms = a.shape[-1] if alike else on(torch.ones_like(a), torch.ones_like(b))
     sizes = on(a + error_a, b + error_b)
     arithmetic = operation.arithmetic
-    tied = _ties(operation, left, right) if not alike or terms > LARGE else None
+    most = terms if alike else int(terms.max()) if terms.numel() else 0
+    tied = _ties(operation, left, right, most) if most > LARGE else None
     roundings = growth(terms) if tied is None else torch.where(tied, terms, growth(terms))
     all_sizes = sizes if bias is None else sizes + bias
     bound: Tensor = roundings * arithmetic.unit_roundoff * all_sizes
@@ -147,29 +150,29 @@ def _sum_of_products(
     return bound
 
 
-def _ties(operation: Operation, left: int, right: int) -> Tensor:
+def _ties(operation: Operation, left: int, right: int, terms: int) -> Tensor:
     """Where both factors of a sum of products repeat themselves, so that its terms do."""
     a, b = operation.args[left], operation.args[right]
     if operation.name not in MATRIX_PRODUCTS:  # some rows of both: which meet is not looked into
-        return _repeat_anywhere(a) & _repeat_anywhere(b)
+        return _repeat(a.flatten(), 0, terms) & _repeat(b.flatten(), 0, terms)
     if b.ndim == 1:
-        return _repeat(a, -1) & _repeat(b, 0)
-    return _repeat(a, -1).unsqueeze(-1) & _repeat(b, -2).unsqueeze(-2)
+        return _repeat(a, -1, terms) & _repeat(b, 0, terms)
+    return _repeat(a, -1, terms).unsqueeze(-1) & _repeat(b, -2, terms).unsqueeze(-2)
 
 
-def _repeat(numbers: Tensor, axis: int, keepdim: bool = False) -> Tensor:
-    """Where a good part of the numbers along an axis are that of the one before, and not 0."""
-    before, after = (numbers.narrow(axis, at, numbers.shape[axis] - 1) for at in (0, 1))
-    alike = (before == after) & (after != 0)
-    return alike.double().mean(axis, keepdim=keepdim) > REPEATED
-
-
-def _repeat_anywhere(numbers: Tensor) -> Tensor:
-    found = torch.zeros((), dtype=torch.bool, device=numbers.device)
-    for axis, size in enumerate(numbers.shape):
-        if size > 1:
-            found = found | _repeat(numbers, axis).any()
-    return found
+def _repeat(numbers: Tensor, axis: int, terms: int) -> Tensor:
+    """Where a good part of the numbers along an axis, zeros aside, are there so often that their
+    errors of one sign outweigh 3 sqrt(n) roundings: of n terms that are m numbers, n / sqrt(m) do
+    where m is below n / 9. Of very many numbers every so-manieth is looked at, an odd one, since
+    every second number may be 0."""
+    every = [slice(None)] * numbers.ndim
+    every[axis] = slice(None, None, numbers.shape[axis] // SAMPLE | 1)
+    some = numbers[tuple(every)].sort(axis).values
+    length = some.shape[axis]
+    often = min(max(1, 9 * length // terms), length)
+    before, after = (some.narrow(axis, at, length - often) for at in (0, often))
+    alike = ((before == after) & (after != 0)).sum(axis)
+    return alike > REPEATED * (some != 0).sum(axis)
 
 
 def convolution_backward(operation: Operation) -> Bound:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
@@ -85,7 +86,8 @@ class Plan:
     whether it can round even where its arguments are exact. numbered: whether all that it rounds
     then is a number written in the code. kinks: whether it reports kinks. moves: whether every
     number of the result is one of an argument's, so that none can overflow. alone: whether these
-    are those of the first argument. whole: whether an argument may hold integers or booleans.
+    are those of the first argument. whole: whether an argument may hold integers or booleans;
+    narrow: whether one is of floats with fewer digits than float64's.
     places: which arguments are nodes; None where some are in lists or given by name.
     """
 
@@ -98,6 +100,7 @@ class Plan:
     moves: bool
     alone: bool
     whole: bool
+    narrow: bool
     places: tuple[int, ...] | None
 
 
@@ -117,6 +120,7 @@ def plan_of(node: Node) -> Plan:
             moves=name in _MOVING,
             alone=name in _ALONE,
             whole=any(map(_may_hold_whole, node.all_input_nodes)),
+            narrow=any(map(_is_narrow, node.all_input_nodes)),
             places=_places(node),
         )
     return plan
@@ -145,6 +149,11 @@ def _places(node: Node) -> tuple[int, ...] | None:
     others = [arg for place, arg in enumerate(node.args) if place not in places]
     nested = any(isinstance(leaf, Node) for leaf in pytree.tree_leaves((others, node.kwargs)))
     return None if nested else places
+
+
+def _is_narrow(node: Node) -> bool:
+    form = node.meta.get("form")
+    return form is not None and form.dtype.is_floating_point and form.dtype != torch.float64
 
 
 def _may_hold_whole(node: Node) -> bool:

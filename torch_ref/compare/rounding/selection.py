@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from torch_ref.compare.rounding.linear import as_pair, growth
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
-from torch_ref.compare.rounding.pointwise import open_everywhere
+from torch_ref.compare.rounding.pointwise import as_numbers, open_everywhere
 
 # Their results lie on a threshold by construction: no kink there.
 _FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin"}
@@ -120,6 +120,7 @@ def larger(operation: Operation) -> Bound:
     """maximum and minimum: no further off than the worse of the arguments that can be the one."""
     if not floating(operation.result):
         return open_everywhere(operation)
+    operation = as_numbers(operation)
     left, right = operation.args
     operation.report_kink(left == right)
     on_left, on_right = operation.error(0), operation.error(1)
@@ -144,11 +145,13 @@ def jump(operation: Operation) -> Bound:
 
 def extreme(operation: Operation) -> Bound:
     """amax and amin: no further off than the worst of the numbers that can be the chosen one."""
+    amax = torch.ops.aten.amax.default
+    if not floating(operation.result):
+        return amax(operation.errors[0] != 0, *operation.args[1:], **operation.kwargs)
     value, error = operation.args[0], operation.error(0)
     axes = operation.args[1] if len(operation.args) > 1 else []
     signed = -value if operation.name in ("amin", "min") else value
     possible = _possible(signed, error, axes)
-    amax = torch.ops.aten.amax.default
     return amax(possible, *operation.args[1:], **operation.kwargs)
 
 

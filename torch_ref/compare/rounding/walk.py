@@ -12,9 +12,15 @@ from torch.utils import _pytree as pytree
 from torch_ref.compare.recording import Recorded
 from torch_ref.compare.rounding.looks import Looking, Looks
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
-from torch_ref.compare.rounding.pointwise import pointwise
+from torch_ref.compare.rounding.pointwise import as_numbers, pointwise
 from torch_ref.compare.rounding.rules import Plan, plan_of
-from torch_ref.compare.rounding.structure import constant_bound, moved, opened, unknown
+from torch_ref.compare.rounding.structure import (
+    constant_bound,
+    conversion,
+    moved,
+    opened,
+    unknown,
+)
 from torch_ref.compare.twin import Values
 
 LOOKING = Looking()
@@ -121,6 +127,8 @@ class _Walker:
             self.finite[node] = self.finite.get(node.all_input_nodes[0], False)
             return result, moved(target, args, kwargs, errors[0])
         arithmetic = self.arithmetic_of(node, args, kwargs, result)
+        if plan.narrow and plan.rule != conversion:  # rules mix them with bounds, in float64
+            args = pytree.tree_map_only(Tensor, _wide, args)
         operation = Operation(
             node, plan.name, plan.whole, args, kwargs, errors, result, arithmetic,
             self.report_kink, self.is_finite, self.looks,
@@ -137,10 +145,11 @@ class _Walker:
         if self.looks.are_small(operation.size + error, arithmetic.largest):
             self.finite[node] = True
             return result, error
-        if plan.name in ("add", "sub") and not kwargs:
-            error = _of_sum(operation, error)
+        adds = plan.name in ("add", "sub") and not kwargs
+        if adds:
+            error = _of_sum(as_numbers(operation), error)
         steady = plan.rule == pointwise and _steady(args, errors)
-        return _overflowed(result, error, arithmetic, steady)
+        return _overflowed(result, error, arithmetic, steady, adds=adds)
 
     def arithmetic_of(
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
@@ -149,13 +158,14 @@ class _Walker:
         counts and masks are exact in any."""
         if node in self.fixed:
             return Arithmetic.of(self.arithmetic.dtype)
-        if not floating(result) or result.dtype == torch.float64:
+        result = _first_floating(result)
+        if result is None or result.dtype == torch.float64:
             return self.arithmetic
         arithmetic = self.arithmetic.at_least(result.dtype)
         if arithmetic is self.arithmetic or not any(map(floating, pytree.tree_leaves(args))):
             return self.arithmetic  # what is made of no floats is exact
         target: Any = node.target
-        wide = target(*pytree.tree_map_only(Tensor, _wide, args), **kwargs)
+        wide = _first_floating(target(*pytree.tree_map_only(Tensor, _wide, args), **kwargs))
         if wide.dtype == result.dtype:  # asked for by its name: a cast, or numbers in the code
             wide = args[0] if args and floating(args[0]) else result
         if bool((wide.double() == result.double()).all()):
@@ -236,6 +246,13 @@ def _is_some(error: Any) -> bool:
     return any(map(_is_some, error)) if isinstance(error, (list, tuple)) else error is not None
 
 
+def _first_floating(result: Any) -> Any:
+    """A floating result, of several the first one; None where none is."""
+    if isinstance(result, Tensor):
+        return result if result.is_floating_point() else None
+    return next(filter(floating, pytree.tree_leaves(result)), None)
+
+
 def _may_round(value: Any) -> bool:
     return floating(value) or _is_complex(value)
 
@@ -252,7 +269,12 @@ def _within(value: Any, bound: Bound, arithmetic: Arithmetic) -> tuple[Any, Boun
 
 
 def _overflowed(
-    result: Tensor, bound: Tensor, arithmetic: Arithmetic, steady: Tensor | bool
+    result: Tensor,
+    bound: Tensor,
+    arithmetic: Arithmetic,
+    steady: Tensor | bool,
+    *,
+    adds: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The value and bound where the dtype under test overflows: infinite, and exactly so.
 
@@ -261,8 +283,10 @@ def _overflowed(
     """
     size, largest = result.abs(), arithmetic.largest
     overflows = (size - bound > largest) | ((size == math.inf) & steady)
-    # what lies beyond the largest by less than the rounding in its bound is rounded to it
-    uncertain = ~overflows & ~(size * (1 - 2 * arithmetic.unit_roundoff) + bound <= largest)
+    # A sum with the largest number is rounded to that again, up to half a unit roundoff beyond it;
+    # the bound has a whole one for it.
+    spared = 1.5 * arithmetic.unit_roundoff if adds else 0.0
+    uncertain = ~overflows & ~(size * (1 - spared) + bound <= largest)
     infinite = torch.copysign(torch.full_like(result, torch.inf), result)
     return (
         torch.where(overflows, infinite, result),
