@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_builders import Cube
 from torch import Tensor
 
 from torch_ref.compare.recording import LooksAtNumbersError, recorded
@@ -22,18 +23,6 @@ WEIGHT = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 def numbers(seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(4, 3, dtype=torch.float64, generator=generator)
-
-
-class Cube(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = ctx.saved_tensors
-        return 3 * x**2 * upstream
 
 
 def in_place(x: Tensor) -> Tensor:
@@ -63,7 +52,7 @@ def a_constant_s_number(x: Tensor) -> Tensor:
 
 def a_custom_gradient(x: Tensor) -> Tensor:
     leaf = x.detach().requires_grad_()
-    (found,) = torch.autograd.grad(Cube.apply(leaf).sum(), leaf)  # type: ignore[no-untyped-call]
+    (found,) = torch.autograd.grad(Cube.apply(leaf).sum(), leaf)
     return found
 
 

@@ -99,12 +99,10 @@ def entry(
     torch.compiler.reset()  # its caches are of a limited number of shapes
     limits = floors(batch, MOVED[work])
     steps, refused = _verified(peers, batch, judge)
-    if BASE[work] in refused:
-        raise WrongPeerError(refused[BASE[work]])
+    _check_base(work, refused)
     times = race({**steps, **limits}, seconds, least_turns)
     refused |= _wrong(steps, judge)
-    if BASE[work] in refused:
-        raise WrongPeerError(refused[BASE[work]])
+    _check_base(work, refused)
     limit = [max(pair) for pair in zip(times[MEMORY], times[ARITHMETIC], strict=True)]
     own = {peer.name: peer for peer in peers}
     return {
@@ -123,6 +121,12 @@ def entry(
         },
         "refused": refused,
     }
+
+
+def _check_base(work: str, refused: Mapping[str, str]) -> None:
+    """Raise WrongPeerError where what all ratios are to is wrong."""
+    if BASE[work] in refused:
+        raise WrongPeerError(refused[BASE[work]])
 
 
 def _verified(

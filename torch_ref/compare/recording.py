@@ -115,8 +115,8 @@ def being_recorded() -> bool:
 class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, every operation becomes a node of `graph`.
 
-    fixed: the nodes that no input goes into, and that are no factory's: numbers may be asked of
-        these.
+    fixed: the nodes that no input goes into, and that are no factory's, and where the memory of
+        their values begins: numbers may be asked of these.
     """
 
     supports_higher_order_operators = True  # to say that there is no way to record them
@@ -125,8 +125,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, Any] = {}
-        self.fixed: set[Node] = set()
-        self._storages: dict[Node, int] = {}  # of the fixed nodes' values
+        self.fixed: dict[Node, int] = {}
         self._decompositions = decompositions
         self._nodes: Any = WeakTensorKeyDictionary()
 
@@ -156,8 +155,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._nodes[value] = node
             node.meta["form"] = Form.of(value)
             if fixed:
-                self.fixed.add(node)
-                self._storages[node] = _storage(value)
+                self.fixed[node] = _storage(value)
         elif isinstance(value, (tuple, list)):
             for place, one in enumerate(value):
                 self._take(one, self.graph.call_function(getitem, (node, place)), fixed=fixed)
@@ -165,7 +163,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _unfix(self, written: list[Tensor]) -> None:
         """What shares memory with tensors that inputs were written into is no constant any more."""
         storages = set(map(_storage, written))
-        self.fixed -= {node for node in self.fixed if self._storages[node] in storages}
+        self.fixed = {node: one for node, one in self.fixed.items() if one not in storages}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -186,7 +184,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """Run an operation and note it. tensors: those among its arguments."""
-        fixed = bool(tensors) and self.fixed.issuperset(map(self.node_or_itself, tensors))
+        fixed = bool(tensors) and self.fixed.keys() >= set(map(self.node_or_itself, tensors))
         if torch.Tag.data_dependent_output in func.tags:
             if not fixed:
                 raise LooksAtNumbersError(f"{func} looks at numbers")

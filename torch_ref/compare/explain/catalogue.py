@@ -41,8 +41,10 @@ def _two_factors(question: Question) -> Answer | None:
 def _everywhere(hypothesis: Hypothesis) -> Hypothesis:
     def found(question: Question) -> Answer | None:
         answer = hypothesis(question)
+        if answer is None:
+            return None
         where = EVERYWHERE if float(question.decided.double().mean()) > MOST else WHERE_JUDGED
-        return answer and replace(answer, predicate=answer.predicate + where)
+        return replace(answer, predicate=answer.predicate + where)
 
     return found
 

@@ -105,10 +105,10 @@ def product(operation: Operation) -> Bound:
     """Sums of n products: the same on absolute values, min(3 sqrt(n), n) roundings, n of equal."""
     left, right = PRODUCTS[operation.name]
 
-    def on(a: Tensor, b: Tensor, bias: bool = False) -> Any:
+    def on(a: Tensor, b: Tensor) -> Any:
         args = list(operation.args)
         args[left], args[right] = a, b
-        if len(args) > 2 and isinstance(args[2], Tensor) and not bias:
+        if len(args) > 2 and isinstance(args[2], Tensor):
             args[2] = torch.zeros_like(args[2])
         return operation.on(args)
 
