@@ -28,6 +28,16 @@ class Stage:
         return (*self.again, *self.own)
 
 
+def soonest(first: Sequence[Symbol], others: Sequence[Symbol]) -> list[Symbol]:
+    """`first` in their order, and each of the others where all that it has of theirs is computed:
+    less has to wait, then, than if they came last."""
+    at = {value: place for place, value in enumerate(in_order(first))}
+    for value in in_order(others):
+        operands = (operand for operand in value.operands if isinstance(operand, Symbol))
+        at.setdefault(value, max((at[operand] for operand in operands), default=0))
+    return sorted((*first, *others), key=at.__getitem__)
+
+
 def in_stages(needed: Sequence[Symbol], count: int) -> list[Stage]:
     """The operations that `needed` asks for, in at most `count` stages."""
     operations = [value for value in in_order(needed) if value.operation != "argument"]

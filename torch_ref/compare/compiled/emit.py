@@ -9,12 +9,12 @@ from torch_ref.compare.histogram import ENDS, WITHIN
 from torch_ref.native.c_math import FORMATS, functions
 from torch_ref.native.compiler import STRICT
 from torch_ref.native.loops import FORMS, Loops
-from torch_ref.native.stages import Stage, in_stages, work
+from torch_ref.native.stages import Stage, in_stages, soonest, work
 from torch_ref.native.symbols import Symbol
 
 BLOCK = 256  # cases: what waits between the loops stays in the second cache
 AT_ONCE = 16  # factors from 1e-16 to 1 whose product is a normal number, and one logarithm
-STAGE = 40  # additions a loop: compilers give up on vectors in loops of some hundreds
+STAGE = 60  # additions a loop: compilers give up on vectors in loops of some hundreds
 DOUBLE = FORMATS["float64"]
 # The first level makes vectors of these loops, too; the third takes five times as long to compile
 # for a gain that was not measurable.
@@ -23,7 +23,8 @@ FLAGS = ("-O1", "-fno-thread-jumps", "-ffp-contract=off", *STRICT)
 
 def source(formulas: Formulas) -> str:
     """The whole C source."""
-    computed = [value for value in formulas.outputs if _is_computed(value)]
+    looked_at = _computed(value for one in formulas.elements for value in one.looked_at)
+    computed = soonest(looked_at, _computed((*formulas.sums, *formulas.plainly)))
     stages = in_stages(computed, 1 + work(computed) // STAGE)
     names = {v: f"v{i}" for i, v in enumerate(v for stage in stages for v in stage.own)}
     room, kept = _waiting(stages)
@@ -37,7 +38,7 @@ def source(formulas: Formulas) -> str:
                 arguments=len(formulas.arguments),
                 quantities=len(formulas.names),
                 elements=len(elements),
-                sums=len(formulas.sums),
+                sums=len(writer.names),
                 room=max(room, 1),
                 block=BLOCK,
                 ends=WITHIN,
@@ -57,10 +58,10 @@ def source(formulas: Formulas) -> str:
                     f"const T *const of_{name} = in[{place}];"
                     for place, name in enumerate(formulas.arguments)
                 ),
-                sums=_listed(f"sum{i} = 0" for i in range(len(formulas.sums))),
+                sums=_listed(f"{name} = 0" for name in writer.names),
                 loops="\n".join(map(writer.loop, stages)),
                 rest=writer.rest(),
-                added=" ".join(f"sums[{i}] += sum{i};" for i in range(len(formulas.sums))),
+                added=" ".join(f"sums[{i}] += {name};" for i, name in enumerate(writer.names)),
             ),
             _tally(),
             DRIVER,
@@ -80,6 +81,10 @@ def _tally() -> str:
             f"counts[{place}] += (int64_t)({name} - undecided);" for place, name in enumerate(names)
         ),
     )
+
+
+def _computed(values: Iterable[Any]) -> list[Symbol]:
+    return list(filter(_is_computed, values))
 
 
 def _is_computed(value: Any) -> bool:
@@ -111,27 +116,35 @@ def _waiting(stages: Sequence[Stage]) -> tuple[int, dict[Symbol, str]]:
 
 
 class _Writer:
-    """Writes each stage's loop, with what it stores and sums up."""
+    """Writes each stage's loop, with what it stores and sums up.
+
+    names: of the sums; the last counts the conditions that hold and should not.
+    """
 
     def __init__(self, formulas: Formulas, loops: Loops) -> None:
         self.loops = loops
         flat = [value for one in formulas.elements for value in one.looked_at]
         self.found = [(value, f"found[{place}]") for place, value in enumerate(flat)]
         self.sums = [(value, f"sum{place}") for place, value in enumerate(formulas.sums)]
+        self.plainly = formulas.plainly
+        self.names = [*(name for _, name in self.sums), "plainly"]
 
     def loop(self, stage: Stage) -> str:
         own = set(stage.own)
         stores = [*self.loops.kept.items(), *self.found]
+        sums = {name: self.loops.names[value] for value, name in self.sums if value in own}
+        against = [self.loops.names[condition] for condition in self.plainly if condition in own]
+        if against:
+            sums["plainly"] = f"({' | '.join(against)}) ? (T)1 : (T)0"
         return self.loops.loop(
-            stage,
-            [(value, array) for value, array in stores if value in own],
-            {name: self.loops.names[value] for value, name in self.sums if value in own},
+            stage, [(value, array) for value, array in stores if value in own], sums
         )
 
     def rest(self) -> str:
         """What is no more than an argument or a constant."""
         stores = [(array, value) for value, array in self.found if not _is_computed(value)]
         sums = [(name, value) for value, name in self.sums if not _is_computed(value)]
+        sums += [("plainly", 1.0) for condition in self.plainly if condition is True]
         return " ".join(
             (
                 *(f"{array}[i] = {self._read(value)};" for array, value in stores),

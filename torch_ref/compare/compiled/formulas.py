@@ -58,8 +58,8 @@ class Element:
 @dataclass(frozen=True)
 class Formulas:
     """names, shapes: of the quantities, in a case. arguments: as `columns` lays them out, by name.
-    sums: SUMS of each quantity, then that of cases which only the plain way can judge, then of
-    cases at kinks.
+    sums: SUMS of each quantity, then that of cases at kinks. plainly: conditions, of which each is
+    one for the plain way to judge the case.
     """
 
     names: tuple[str, ...]
@@ -67,11 +67,7 @@ class Formulas:
     arguments: tuple[str, ...]
     elements: tuple[Element, ...]
     sums: tuple[Any, ...]
-
-    @property
-    def outputs(self) -> list[Any]:
-        """Everything that is to be computed."""
-        return [*(value for one in self.elements for value in one.looked_at), *self.sums]
+    plainly: tuple[Any, ...]
 
 
 def columns(answers: Answers, names: Sequence[str]) -> list[Tensor]:
@@ -123,8 +119,8 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
     arguments = _take_arguments(tracing, two, names)
     with torch.no_grad(), tracing:
         looks = _Usual(tracing) if usual else Blind()
-        found, sums = _judged(recorder, two, reference, manual, looks)
-    return _taken_down(tracing, arguments, found, sums)
+        found, sums, plainly = _judged(recorder, two, reference, manual, looks)
+    return _taken_down(tracing, arguments, found, sums, plainly)
 
 
 def _first_two(values: Values, names: Iterable[str]) -> Values:
@@ -167,8 +163,9 @@ def _judged(
     reference: Recorded,
     manual: Recorded,
     looks: "_Usual | Blind",
-) -> tuple[dict[str, Compared], list[Tensor]]:
-    """What the plain way computes for two cases, and what is summed over cases."""
+) -> tuple[dict[str, Compared], list[Tensor], list[Tensor]]:
+    """What the plain way computes for two cases, what is summed over cases, and what must not
+    hold in any."""
     arithmetic = Arithmetic.of(recorder.dtype)
     if isinstance(looks, _Usual):
         for value in two.answer.values():
@@ -193,8 +190,7 @@ def _judged(
     plainly += [exact.values[n].isfinite() != value.isfinite() for n, value in two.known.items()]
     plainly += [_off(exact, name, value) for name, value in two.known.items()]
     plainly += [_off(by_hand, name, value) for name, value in (two.expected or {}).items()]
-    only_plainly = torch.stack([_anywhere(one) for one in plainly]).any(0)
-    return found, [*sums, only_plainly.double(), kinks.double()]
+    return found, [*sums, kinks.double()], [_anywhere(one) for one in plainly]
 
 
 def _sides(walked: Walked) -> dict[str, Side]:
@@ -217,7 +213,11 @@ def _by_case(term: Tensor) -> Tensor:
 
 
 def _taken_down(
-    tracing: Tracing, arguments: tuple[str, ...], found: dict[str, Compared], sums: list[Tensor]
+    tracing: Tracing,
+    arguments: tuple[str, ...],
+    found: dict[str, Compared],
+    sums: list[Tensor],
+    plainly: list[Tensor],
 ) -> Formulas:
     """The formulas for the first case, once it is sure that they hold for the second."""
 
@@ -231,10 +231,12 @@ def _taken_down(
         for place, of_one in enumerate(zip(hand, *looked_at, strict=True)):
             elements.append(Element(quantity, place, *of_one))
     compared = (getattr(one, name) for one in found.values() for name in LOOKED_AT)
-    _check_alike(tracing.algebra, [of_cases(value) for value in (*compared, *sums)])
+    _check_alike(tracing.algebra, [of_cases(v) for v in (*compared, *sums, *plainly)])
     shapes = tuple(tuple(one.manual.shape[1:]) for one in found.values())
-    summed = tuple(of_cases(value)[0][0] for value in sums)
-    return Formulas(tuple(found), shapes, arguments, tuple(elements), summed)
+    summed, against = (
+        tuple(of_cases(value)[0][0] for value in values) for values in (sums, plainly)
+    )
+    return Formulas(tuple(found), shapes, arguments, tuple(elements), summed, against)
 
 
 def _check_alike(algebra: Algebra, values: list[list[list[Any]]]) -> None:

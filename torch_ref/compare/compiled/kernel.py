@@ -35,7 +35,7 @@ class Kernel:
         if len(rows) != len(self.formulas.arguments):
             raise ValueError("These cases are of other shapes than those that were compiled.")
         pointers = (ctypes.c_void_p * len(rows))(*(row.data_ptr() for row in rows))
-        sums = np.zeros(len(self.formulas.sums))
+        sums = np.zeros(len(self.formulas.sums) + 1)
         counts = np.zeros((quantities, WITHIN + 1), np.int64)
         digits = np.zeros((quantities, 2))
         worst, places = np.zeros((quantities, 4)), np.zeros(quantities, np.int64)
@@ -43,7 +43,7 @@ class Kernel:
         cases = len(rows[0])
         if self.run(cases, pointers, *out):
             return None
-        *of_quantities, only_plainly, kinks = sums.tolist()
+        *of_quantities, kinks, only_plainly = sums.tolist()
         if only_plainly or (worst[:, 0] > 1).any():
             return None
         tallies = [
