@@ -4,7 +4,7 @@ A batched twin is drawn in whole shards and then cut, a one-case twin case by ca
 case has a Philox counter of its own. The author's strata and the harness's stresses take turns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -66,6 +66,16 @@ class Batch:
             return self
         cut = {name: value[start : start + count] for name, value in self.inputs.items()}
         return Batch(cut, self.first + start, count, self.batched)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Cases of one stratum as their author draws them, and what a stress makes of them; {} where
+    it is the author's own."""
+
+    stratum: str
+    drawn: Values
+    changed: Values
 
 
 class Cases:
@@ -130,8 +140,8 @@ class Cases:
         stratum = self.stratum(index)
         chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
         sizes = partial(way_of(chosen), self._generator(chosen, sizes=True))
-        inputs = self._part(self._generator(index), 1, stratum, turn, sizes)
-        return Batch(inputs, index, 1, False)
+        part = self._part(self._generator(index), 1, stratum, turn, sizes)
+        return Batch(self._in_domain(part), index, 1, False)
 
     def shard(self, shard: int) -> Values:
         """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""
@@ -141,14 +151,15 @@ class Cases:
             self._part(generator, each, stratum, turn, partial(any_size, generator))
             for turn, stratum in enumerate(self.strata)
         ]
-        check_drawn_together(self.twin, dict(zip(self.strata, parts)))
-        drawn = {name: _by_turns([part[name] for part in parts])[:SHARD] for name in parts[0]}
-        check_numbers(self.twin, drawn)  # once and not part by part, which takes longer
-        return drawn
+        check_drawn_together(self.twin, dict(zip(self.strata, (part.drawn for part in parts))))
+        chosen = self._all_in_domain(parts)
+        by_turns = {name: _by_turns([one[name] for one in chosen])[:SHARD] for name in chosen[0]}
+        check_numbers(self.twin, by_turns)  # once and not part by part, which takes longer
+        return by_turns
 
     def _part(
         self, generator: np.random.Generator, cases: int, stratum: str, turn: int, sizes: Sizes
-    ) -> Values:
+    ) -> _Part:
         """Cases of one stratum; of a stress, made from the author's strata by turns."""
         own = self.twin.strata
         drawn_as = stratum if stratum in own else own[turn % len(own)]
@@ -160,34 +171,59 @@ class Cases:
         else:
             check_numbers(self.twin, drawn)
         if stratum in own:
-            return drawn
-        changed = stressed(drawn, stratum, generator, self.batched)
-        return self._in_domain(drawn, changed, stratum)
+            return _Part(stratum, drawn, {})
+        return _Part(stratum, drawn, stressed(drawn, stratum, generator, self.batched))
 
-    def _in_domain(self, drawn: Values, changed: Values, stress: str) -> Values:
-        """The changed inputs where the reference is finite on them, the drawn ones elsewhere."""
-        wide = widened(changed)
+    def _all_in_domain(self, parts: Sequence[_Part]) -> list[Values]:
+        """As `_in_domain`, of several parts of a shard: the reference runs once on all stresses,
+        unless it raises for one."""
+        changed = [part.changed for part in parts if part.changed]
+        if not changed:
+            return [part.drawn for part in parts]
+        together = {name: torch.cat([one[name] for one in changed]) for name in changed[0]}
         try:
-            with torch.no_grad():
-                values = {**wide, **self.twin.reference(dict(wide))}
+            finite = iter(self._finite(together).chunk(len(changed)))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a stranger's code may raise anything outside its domain
+            return [self._in_domain(part) for part in parts]
+        return [self._where(next(finite), p) if p.changed else p.drawn for p in parts]
+
+    def _in_domain(self, part: _Part) -> Values:
+        """The changed inputs where the reference is finite on them, the drawn ones elsewhere."""
+        if not part.changed:
+            return part.drawn
+        try:
+            finite = self._finite(part.changed)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a stranger's code may raise anything outside its domain
             raised = type(error).__name__
             self.notes[
-                f'Under the stress "{stress}" the reference raises {raised}: such cases are judged '
-                "as they were drawn."
+                f'Under the stress "{part.stratum}" the reference raises {raised}: such cases are '
+                "judged as they were drawn."
             ] = None
-            return drawn
-        finite = self._where_finite(values, len(next(iter(drawn.values()))) if self.batched else 1)
+            return part.drawn
+        return self._where(finite, part)
+
+    def _where(self, finite: Tensor, part: _Part) -> Values:
         if bool(finite.all()):
-            return changed
+            return part.changed
         if not self.batched:
-            return drawn
+            return part.drawn
         return {
-            name: torch.where(finite.reshape(-1, *(1,) * (value.ndim - 1)), changed[name], value)
-            for name, value in drawn.items()
+            name: torch.where(
+                finite.reshape(-1, *(1,) * (value.ndim - 1)), part.changed[name], value
+            )
+            for name, value in part.drawn.items()
         }
+
+    def _finite(self, inputs: Values) -> Tensor:
+        """The cases in which the reference is finite; one in all where they are not batched."""
+        wide = widened(inputs)
+        with torch.no_grad():
+            values = {**wide, **self.twin.reference(dict(wide))}
+        return self._where_finite(values, len(next(iter(inputs.values()))) if self.batched else 1)
 
     def _where_finite(self, values: Values, cases: int) -> Tensor:
         """The cases in which every number is finite; one in all where they are not batched.

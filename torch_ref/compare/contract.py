@@ -181,20 +181,26 @@ def check_drawn_together(twin: Twin, parts: dict[str, Values]) -> None:
     """Raise TwinError unless the strata of a batched twin, which are judged together, have the same
     inputs, with cases of one shape."""
     first = next(iter(parts))
-    expected = _cases_of(parts[first])
+    expected = _shapes(parts[first])
     for stratum, inputs in parts.items():
-        found = _cases_of(inputs)
-        for name in {**expected, **found}:
-            if expected.get(name) != found.get(name):
-                raise TwinError(
-                    f"{twin.name}: inputs gave {name} with {expected.get(name, 'nothing')} a case "
-                    f'in stratum "{first}" and {found.get(name, "nothing")} in "{stratum}": a '
-                    "batched twin's cases are alike; give a loss of shape () where they differ."
-                )
+        found = _shapes(inputs)
+        if found == expected:
+            continue
+        name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
+        raise TwinError(
+            f"{twin.name}: inputs gave {name} with {_of_shape(expected.get(name))} a case in "
+            f'stratum "{first}" and {_of_shape(found.get(name))} in "{stratum}": a batched '
+            "twin's cases are alike; give a loss of shape () where they differ."
+        )
 
 
-def _cases_of(inputs: Values) -> dict[str, str]:
-    return {name: f"shape {tuple(value.shape[1:])}" for name, value in inputs.items()}
+def _shapes(inputs: Values) -> dict[str, tuple[int, ...]]:
+    """Of one case."""
+    return {name: tuple(value.shape[1:]) for name, value in inputs.items()}
+
+
+def _of_shape(shape: tuple[int, ...] | None) -> str:
+    return "nothing" if shape is None else f"shape {shape}"
 
 
 def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:

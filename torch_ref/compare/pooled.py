@@ -37,12 +37,17 @@ BIAS = 0.5  # unit roundoffs
 def terms(
     deviation: Tensor, reference: Tensor, bound: Tensor, usable: Tensor, unit_roundoff: float
 ) -> tuple[Tensor, Tensor]:
-    """r / e and d / e where an element is usable, 0 elsewhere; tensors of one shape."""
+    """r / e and d / e where an element is usable, 0 elsewhere; tensors of one shape.
+
+    What is smaller than 1e-292 in float64 is not usable: 1 / e overflows.
+    """
     size = reference.abs()
     # No bound counts as smaller than one rounding: a few exact elements must not outweigh all.
     bound = torch.maximum(bound, unit_roundoff * size)
-    usable = usable & (bound <= size) & (size > 0) & (deviation.abs() <= bound)
-    return torch.where(usable, reference / bound, 0.0), torch.where(usable, deviation / bound, 0.0)
+    weight = bound.reciprocal()  # a division takes as long as ten products
+    usable = usable & (bound <= size) & (deviation.abs() <= bound) & (weight < math.inf)
+    scaled, moved = reference * weight, deviation * weight
+    return torch.where(usable, scaled, 0.0), torch.where(usable, moved, 0.0)
 
 
 def summands(scaled: Tensor, moved: Tensor, batched: bool) -> tuple[Tensor, ...]:

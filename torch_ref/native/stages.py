@@ -8,13 +8,13 @@ from torch_ref.native.symbols import Symbol, in_order
 WORK = {"exp": 20, "log": 25, "log1p": 35, "either_log": 45}  # in additions, roughly
 CONDITIONS = {"less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isinf",
               "logical_and", "logical_or", "logical_not"}  # fmt: skip
-
-CHEAP = 3  # conditions that take longer to keep, as numbers, than to compute anew
+AGAIN = CONDITIONS | {"abs"}  # what is sooner computed anew than kept, as numbers, for later
+CHEAP = 3  # so many of these that are made of each other; of more the last is kept
 
 
 @dataclass(frozen=True)
 class Stage:
-    """own: the operations of this stage; again: cheap conditions of earlier ones that it needs;
+    """own: the operations of this stage; again: cheap ones of earlier stages that it needs;
     loaded: values of earlier stages; arguments: by name.
     """
 
@@ -47,16 +47,16 @@ def in_stages(needed: Sequence[Symbol], count: int) -> list[Stage]:
     for value in operations:
         parts[done * count // total].append(value)
         done += WORK.get(value.operation, 1)
-    kept = _dear_conditions(operations)
+    kept = _dear(operations)
     return [_stage(part, kept) for part in parts if part]
 
 
-def _dear_conditions(operations: Sequence[Symbol]) -> set[Symbol]:
-    """The conditions that are made of so many others that they are sooner kept than computed."""
+def _dear(operations: Sequence[Symbol]) -> set[Symbol]:
+    """Those of AGAIN that are made of so many others that they are sooner kept than computed."""
     made_of: dict[Symbol, set[Symbol]] = {}
     dear = set()
     for value in operations:
-        if value.operation not in CONDITIONS:
+        if value.operation not in AGAIN:
             continue
         parts = {value}.union(*(made_of.get(operand, ()) for operand in value.operands))
         if len(parts) > CHEAP:
@@ -84,7 +84,7 @@ def _stage(own: Sequence[Symbol], kept: set[Symbol]) -> Stage:
                 continue
             if operand.operation == "argument":
                 arguments[operand.operands[0]] = None
-            elif operand.operation not in CONDITIONS or operand in kept:
+            elif operand.operation not in AGAIN or operand in kept:
                 loaded[operand] = None
             elif operand not in again:
                 need(operand)

@@ -91,14 +91,24 @@ class Algebra(Graph):
         signed = value.operation in ("abs", "negative")
         return value in self._finite or (signed and self.is_finite(value.operands[0]))
 
+    def is_number(self, value: Any) -> bool:
+        """Whether that is known or assumed: no NaN, but it may be infinite."""
+        if self.is_finite(value):
+            return True
+        operation, operands = value.operation, value.operands
+        if operation == "add" and all(map(self.is_size, operands)):
+            return all(map(self.is_number, operands))
+        return operation in ("add", "subtract", "multiply") and all(map(self.is_finite, operands))
+
     def _of_finite(self, operation: str, left: Any, right: Any) -> Any:
-        """A comparison of a finite number with itself, or of its size with infinity."""
-        if not self.is_finite(left) or is_condition(left):
+        """A comparison of a number with itself, or of a finite one's size with infinity."""
+        if is_condition(left):
             return None
         if left is right:
-            return _OF_FINITE[operation][0]
+            return _OF_FINITE[operation][0] if self.is_number(left) else None
         sized = operation != "less" or self.is_size(left)
-        return _OF_FINITE[operation][1] if _is(right, math.inf) and sized else None
+        ended = _is(right, math.inf) and sized and self.is_finite(left)
+        return _OF_FINITE[operation][1] if ended else None
 
     def _joined(self, both: bool, operands: tuple[Any, ...]) -> Any:
         """What is left of "and" (`both`) or "or"; None if it is all of it."""
@@ -106,6 +116,8 @@ class Algebra(Graph):
         left = list(dict.fromkeys(one for one in operands if isinstance(one, Symbol)))
         if any(one is not both for one in known):
             return not both
+        if both and _asks_whether_finite(left):
+            return self.apply("less", left[1].operands[0], math.inf)
         return left[0] if len(left) == 1 else None
 
     def _multiplied(self, left: Any, right: Any) -> Any:
@@ -117,6 +129,8 @@ class Algebra(Graph):
                 return self.apply(
                     "where", condition, *(self.apply("multiply", each, other) for each in numbers)
                 )
+        if left is right and isinstance(left, Symbol) and left.operation == "abs":
+            return self.apply("multiply", *left.operands, *left.operands)
         return _without(1.0, (left, right))
 
     def _selected(self, condition: Any, yes: Any, no: Any) -> Any:
@@ -177,6 +191,16 @@ def _is(value: Any, number: float) -> bool:
 
 def _is_number(*values: Any) -> bool:
     return not any(isinstance(value, Symbol) for value in values)
+
+
+def _asks_whether_finite(conditions: list[Symbol]) -> bool:
+    """Whether this is x == x and |x| != infinity, as torch has isfinite(x): |x| < infinity is one
+    comparison."""
+    if [one.operation for one in conditions] != ["equal", "not_equal"]:
+        return False
+    (value, same), (size, limit) = (one.operands for one in conditions)
+    of_it = isinstance(size, Symbol) and (size.operation, size.operands) == ("abs", (value,))
+    return same is value and of_it and _is(limit, math.inf)
 
 
 def _without(neutral: float, operands: tuple[Any, ...]) -> Any:

@@ -12,9 +12,9 @@ from torch_ref.native.loops import FORMS, Loops
 from torch_ref.native.stages import Stage, in_stages, soonest, work
 from torch_ref.native.symbols import Symbol
 
-BLOCK = 256  # cases: what waits between the loops stays in the second cache
+BLOCK = 512  # cases: what waits between the loops stays in the second cache
 AT_ONCE = 16  # factors from 1e-16 to 1 whose product is a normal number, and one logarithm
-STAGE = 60  # additions a loop: compilers give up on vectors in loops of some hundreds
+STAGE = 80  # additions a loop: compilers give up on vectors in loops of some hundreds
 DOUBLE = FORMATS["float64"]
 # The first level makes vectors of these loops, too; the third takes five times as long to compile
 # for a gain that was not measurable.
@@ -58,7 +58,7 @@ def source(formulas: Formulas) -> str:
                     f"const T *const of_{name} = in[{place}];"
                     for place, name in enumerate(formulas.arguments)
                 ),
-                sums=_listed(f"{name} = 0" for name in writer.names),
+                sums=_listed(f"{name} = 0" for name in dict.fromkeys(writer.names)),
                 loops="\n".join(map(writer.loop, stages)),
                 rest=writer.rest(),
                 added=" ".join(f"sums[{i}] += {name};" for i, name in enumerate(writer.names)),
@@ -118,21 +118,22 @@ def _waiting(stages: Sequence[Stage]) -> tuple[int, dict[Symbol, str]]:
 class _Writer:
     """Writes each stage's loop, with what it stores and sums up.
 
-    names: of the sums; the last counts the conditions that hold and should not.
+    names: of the sums, one name for what is the same; the last counts the cases for the plain way.
     """
 
     def __init__(self, formulas: Formulas, loops: Loops) -> None:
         self.loops = loops
         flat = [value for one in formulas.elements for value in one.looked_at]
         self.found = [(value, f"found[{place}]") for place, value in enumerate(flat)]
-        self.sums = [(value, f"sum{place}") for place, value in enumerate(formulas.sums)]
+        self.sums: dict[Any, str] = {}
+        names = (self.sums.setdefault(v, f"sum{place}") for place, v in enumerate(formulas.sums))
+        self.names = [*names, "plainly"]
         self.plainly = formulas.plainly
-        self.names = [*(name for _, name in self.sums), "plainly"]
 
     def loop(self, stage: Stage) -> str:
         own = set(stage.own)
         stores = [*self.loops.kept.items(), *self.found]
-        sums = {name: self.loops.names[value] for value, name in self.sums if value in own}
+        sums = {name: self.loops.names[value] for value, name in self.sums.items() if value in own}
         against = [self.loops.names[condition] for condition in self.plainly if condition in own]
         if against:
             sums["plainly"] = f"({' | '.join(against)}) ? (T)1 : (T)0"
@@ -143,7 +144,7 @@ class _Writer:
     def rest(self) -> str:
         """What is no more than an argument or a constant."""
         stores = [(array, value) for value, array in self.found if not _is_computed(value)]
-        sums = [(name, value) for value, name in self.sums if not _is_computed(value)]
+        sums = [(name, value) for value, name in self.sums.items() if not _is_computed(value)]
         sums += [("plainly", 1.0) for condition in self.plainly if condition is True]
         return " ".join(
             (
