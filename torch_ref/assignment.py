@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 import manual_bp
-from torch_ref.compare.twin import Draw, Twin, Values, power_of_ten, uniform
+from torch_ref.compare.twin import Draw, Twin, Values, power_of_ten
 from torch_ref.module import AssignmentNet, ItakuraSaitoLoss
 
 STRATA = ("ordinary", "z6 near 0", "t near z6^2", "saturated", "tiny", "huge")
@@ -88,13 +88,13 @@ def _signed(draw: Draw, low: float = 0.5, high: float = 2.0, rows: int | None = 
 
 
 def _uniform(draw: Draw, rows: int | None = None) -> Tensor:
-    """Numbers in [-1, 1): the sign of what is drawn, and where it lies between its limits."""
+    """Numbers in [-1/2, 1/2): the sign of what is drawn, and where it lies between its limits."""
     shape = (draw.cases,) if rows is None else (rows, draw.cases)
-    return uniform(draw.generator, -1, 1, shape)
+    return torch.as_tensor(draw.generator.random(shape)).sub_(0.5)
 
 
 def _logarithm_of_size(numbers: Tensor, low: float, high: float) -> Tensor:
-    return numbers.abs().mul_(math.log(high / low)).add_(math.log(low))
+    return numbers.abs().mul_(2 * math.log(high / low)).add_(math.log(low))
 
 
 def _without_z6(draw: Draw) -> Values:
