@@ -142,7 +142,8 @@ class Local:
         inputs = {**wide, **given, _UPSTREAM: start}
         key = ("backward", layout(inputs))
         if key not in graphs:
-            graphs[key] = record(_with_given(recorder.twin, tuple(sides.manual)), inputs)
+            backward = _with_given(recorder.twin, tuple(sides.manual))
+            graphs[key] = record(backward, inputs, may_decide=True)
         graph = graphs[key]
         bounds = {_key(name): side.bound for name, side in sides.manual_side.items()}
         arithmetic = Arithmetic.of(recorder.dtype)
@@ -199,7 +200,7 @@ class Local:
             return exact
         key = ("forward", layout(wide))
         if key not in self.graphs:
-            self.graphs[key] = record(forward, wide)
+            self.graphs[key] = record(forward, wide, may_decide=True)
         walked = walk(self.graphs[key], wide, self.arithmetic)
         return {**exact, **{n: Side(v, walked.bounds[n]) for n, v in walked.values.items()}}
 

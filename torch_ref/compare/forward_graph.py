@@ -29,7 +29,7 @@ def forward_graph(reference: Callable[[Values], Values], inputs: Values) -> Grap
     leaves = [v.detach().requires_grad_() if v.is_floating_point() else v for v in inputs.values()]
     try:
         with torch.enable_grad():
-            found = recorded(forward, *leaves)
+            found = recorded(forward, *leaves, may_decide=True)
         if any(map(_changes_its_arguments, found.graph.nodes)):
             with torch.no_grad():
                 found = recorded(functionalize(found), *inputs.values())

@@ -50,6 +50,7 @@ class Recorded:
 
     graph: of ATen's operations. constants: tensors that are no inputs, by the name in their nodes.
     inputs, outputs: their names, in order, where they have any.
+    decided: whether numbers decided what was done, as in `if` and `assert`: see `recorded`.
     known: values that do not depend on inputs, as walks find them, by the walk's arithmetic.
     """
 
@@ -57,6 +58,7 @@ class Recorded:
     constants: dict[str, Any]
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    decided: bool = False
     known: dict[Any, dict[Node, Any]] = field(default_factory=dict)
 
     @cached_property
@@ -91,20 +93,24 @@ class Recorded:
 
 
 def recorded(
-    function: Callable[..., Any], *example: Tensor, decompositions: Decompositions | None = None
+    function: Callable[..., Any],
+    *example: Tensor,
+    decompositions: Decompositions | None = None,
+    may_decide: bool = False,
 ) -> Recorded:
     """The operations of a function of tensors, which gives one, or a tuple of them.
 
-    decompositions: by what functions operations are taken apart.
+    decompositions: by what functions operations are taken apart. may_decide: whether it may ask
+        what is true of its numbers; what it then does for the example's is what is recorded.
     Raises LooksAtNumbersError, and whatever the function raises.
     """
-    taking = _TakingDown(decompositions or {})
+    taking = _TakingDown(decompositions or {}, may_decide)
     for value in example:
         taking.take_input(value)
     with _not_compiled(), taking:
         result = function(*example)
     taking.graph.output(map_aggregate(result, taking.node_or_itself))
-    return Recorded(taking.graph, taking.constants)
+    return Recorded(taking.graph, taking.constants, decided=taking.decided)
 
 
 def being_recorded() -> bool:
@@ -121,8 +127,9 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True  # to say that there is no way to record them
 
-    def __init__(self, decompositions: Decompositions) -> None:
+    def __init__(self, decompositions: Decompositions, may_decide: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.may_decide, self.decided = may_decide, False
         self.graph = Graph()
         self.constants: dict[str, Any] = {}
         self.fixed: dict[Node, int] = {}
@@ -186,8 +193,10 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Run an operation and note it. tensors: those among its arguments."""
         fixed = bool(tensors) and self.fixed.keys() >= set(map(self.node_or_itself, tensors))
         if torch.Tag.data_dependent_output in func.tags:
-            if not fixed:
+            decides = self.may_decide and all(one.dtype == torch.bool for one in tensors)
+            if not (fixed or decides):
                 raise LooksAtNumbersError(f"{func} looks at numbers")
+            self.decided |= not fixed
             return func(*args, **kwargs)
         if func is _ATEN.lift_fresh.default:  # else a constant would be changed with its copy
             func = _ATEN.lift_fresh_copy.default

@@ -78,11 +78,13 @@ def unused(reference: Callable[[Values], Values], inputs: Values) -> tuple[str, 
     return tuple(name for name, grad in zip(wanted, grads, strict=True) if grad is None)
 
 
-def record(function: Callable[[Values], Values], example: Values) -> Recorded:
+def record(
+    function: Callable[[Values], Values], example: Values, *, may_decide: bool = False
+) -> Recorded:
     """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
     taken apart, dead ones removed.
 
-    Raises LooksAtNumbersError, and whatever the function raises.
+    may_decide: as of `recorded`. Raises LooksAtNumbersError, and whatever the function raises.
     """
     names: list[str] = []
 
@@ -93,7 +95,7 @@ def record(function: Callable[[Values], Values], example: Values) -> Recorded:
 
     # Attention is recorded by its formula: the fused kernels cannot be taken apart.
     with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
-        written = recorded(as_written, *example.values())
+        written = recorded(as_written, *example.values(), may_decide=may_decide)
     written.graph.eliminate_dead_code()
     with torch.no_grad():  # the derivatives are in the graph already
         pure = recorded(functionalize(written), *example.values(), decompositions=DECOMPOSITIONS)
@@ -101,7 +103,7 @@ def record(function: Callable[[Values], Values], example: Values) -> Recorded:
     _without_copies(pure.graph)
     _without_factors_of_one(pure.graph)
     pure.graph.eliminate_dead_code()
-    pure.inputs, pure.outputs = tuple(example), tuple(names)
+    pure.inputs, pure.outputs, pure.decided = tuple(example), tuple(names), written.decided
     return pure
 
 

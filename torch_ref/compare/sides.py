@@ -250,7 +250,7 @@ class Recorder:
 
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> Recorded:
         try:
-            return record(gradients, wide)
+            graph = record(gradients, wide, may_decide=True)
         except (torch.OutOfMemoryError, TwinError):
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
@@ -258,6 +258,13 @@ class Recorder:
                 f"{self.twin.name}: the reference cannot be recorded as one graph "
                 f"({_why_not_recorded(error)}): write it in simpler operations."
             ) from error
+        if graph.decided:
+            self.branches = True
+            self.said.note(
+                "The reference asks what is true of its numbers (if, assert): where rounding could "
+                "turn the answer, that is not seen."
+            )
+        return graph
 
     def _walk_manual(
         self,

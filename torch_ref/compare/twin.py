@@ -48,23 +48,28 @@ class Draw:
 
     def normal(self, mean: float = 0.0, std: float = 1.0, shape: Shape | None = None) -> Tensor:
         """Normal numbers of the twin's dtype."""
+        _must_be_numbers("normal", mean=mean, std=std)
         return self.cast(self.generator.normal(mean, std, self._shape(shape)))
 
     def uniform(self, low: float = 0.0, high: float = 1.0, shape: Shape | None = None) -> Tensor:
         """Uniform numbers in [low, high) of the twin's dtype."""
+        _must_be_numbers("uniform", low=low, high=high)
         return self.cast(self.generator.uniform(low, high, self._shape(shape)))
 
     def log_normal(self, mean: float = 0.0, std: float = 1.0, shape: Shape | None = None) -> Tensor:
         """exp of normal numbers, in the twin's dtype."""
+        _must_be_numbers("log_normal", mean=mean, std=std)
         return self.cast(self.generator.lognormal(mean, std, self._shape(shape)))
 
     def integers(self, low: int, high: int, shape: Shape | None = None) -> Tensor:
         """Integers in [low, high) as int64."""
+        _must_be_numbers("integers", low=low, high=high)
         numbers = self.generator.integers(low, high, self._shape(shape))
         return torch.as_tensor(numbers).to(self.device)
 
     def booleans(self, probability: float = 0.5, shape: Shape | None = None) -> Tensor:
         """True with this probability, as bool."""
+        _must_be_numbers("booleans", probability=probability)
         numbers = self.generator.random(self._shape(shape)) < probability
         return torch.as_tensor(numbers).to(self.device)
 
@@ -84,6 +89,16 @@ class Draw:
 
     def _shape(self, shape: Shape | None) -> Shape:
         return (self.cases,) if shape is None else shape
+
+
+def _must_be_numbers(helper: str, **given: Any) -> None:
+    """Raise TwinError for a shape where a number is wanted."""
+    for name, value in given.items():
+        if isinstance(value, (tuple, list)):
+            raise TwinError(
+                f"draw.{helper}: {name} must be a number; got {value!r}. Give a shape by its name: "
+                f"draw.{helper}(shape={tuple(value)})."
+            )
 
 
 def uniform(generator: np.random.Generator, low: float, high: float, shape: int | Shape) -> Tensor:

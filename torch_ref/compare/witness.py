@@ -174,7 +174,7 @@ def _forward_graph(twin: Twin, wide: Values, name: str) -> Recorded:
         values = twin.reference(dict(zip(wide, tensors, strict=True)))
         return values["loss"].sum(), values[name]
 
-    graph = recorded(forward, torch.zeros(()), *wide.values())
+    graph = recorded(forward, torch.zeros(()), *wide.values(), may_decide=True)
     nodes = list(graph.graph.nodes)
     outputs: Any = nodes[-1].args[0]
     step, (loss, quantity) = nodes[0], outputs
