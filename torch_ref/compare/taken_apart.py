@@ -1,5 +1,6 @@
 """Which of ATen's operations are taken apart before they are bounded, and how."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,11 @@ _RULES_OF_THEIR_OWN = (
     aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward, aten.gelu,
     aten.gelu_backward,
     aten.mv, aten.dot,  # libraries add their terms in another way than `sum` does
+    # torch makes these of indices, each of which rounding might turn
+    aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d,
+    aten._upsample_nearest_exact1d, aten._upsample_nearest_exact2d,
+    aten._upsample_nearest_exact3d, aten.upsample_linear1d, aten.upsample_bilinear2d,
+    aten.upsample_trilinear3d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa,
 )  # fmt: skip
 
 
@@ -95,6 +101,27 @@ def _trilinear(
     return product.sum(sumdim)
 
 
+def _distances(first: Tensor, second: Tensor, p: float, mode: int | None = None) -> Tensor:
+    """Of all pairs of rows: torch.cdist."""
+    found: Tensor = torch.linalg.vector_norm(first.unsqueeze(-2) - second.unsqueeze(-3), p, -1)
+    return found
+
+
+def _distances_backward(
+    upstream: Tensor, first: Tensor, second: Tensor, p: float, distances: Tensor
+) -> Tensor:
+    """Of the first rows; 0 from a row at distance 0."""
+    apart = first.unsqueeze(-2) - second.unsqueeze(-3)
+    upstream, distances = upstream.unsqueeze(-1), distances.unsqueeze(-1)
+    if p == 1:
+        return (upstream * apart.sign()).sum(-2)
+    if p == math.inf:
+        return torch.where(apart.abs() == distances, upstream * apart.sign(), 0.0).sum(-2)
+    share = apart if p == 2 else apart.sign() * apart.abs() ** (p - 1)
+    scaled = upstream * share / (distances if p == 2 else distances ** (p - 1))
+    return torch.where(distances == 0, 0.0, scaled).sum(-2)
+
+
 class WithoutLooking(TorchFunctionMode):
     """Functions that look at their numbers though they need not, by others that can be recorded."""
 
@@ -152,6 +179,8 @@ DECOMPOSITIONS = {
         aten.hardshrink_backward.default: _shrink_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,
         aten._trilinear.default: _trilinear,
+        aten._cdist_forward.default: _distances,
+        aten._cdist_backward.default: _distances_backward,
     }.items()
     if getattr(operation, "overloadpacket", None) not in _RULES_OF_THEIR_OWN
 }

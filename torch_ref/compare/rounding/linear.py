@@ -210,11 +210,11 @@ def _one_of(
 
 
 def accumulation(operation: Operation) -> Bound:
-    """index_put and scatter_add: numbers added where an index says, onto what was there.
+    """index_put, put and scatter_add: numbers added where an index says, onto what was there.
 
     One after the other, and often equal ones, whose errors then have one sign: n roundings.
     """
-    into, values = (0, 2) if operation.name.endswith("index_put") else (0, 3)
+    into, values = (0, 3) if operation.name == "scatter_add" else (0, 2)
     args = list(operation.args)
 
     def on(a: Tensor, b: Tensor) -> Any:
@@ -251,6 +251,26 @@ def all_multiplied(operation: Operation) -> Bound:
     )
 
 
+def logarithm_of_sums(operation: Operation) -> Bound:
+    """logcumsumexp: how far it moves over its argument's bound, and a rounding of each step.
+
+    It rises with every number, so the ends are exact. A step is a + log1p(exp(b - a)) for a >= b,
+    rounded by u (|v| + 8); that counts further on by its weight, exp(v_k - v_i). The largest
+    number of the dtype, a mask's, stays what it is.
+    """
+    value, axis, result = operation.args[0], operation.args[1], operation.result
+    bound: Any = 0.0
+    if operation.errors[0] is not None:
+        ends = (operation.call(value + side * operation.errors[0], axis) for side in (-1, 1))
+        moved = (torch.where(end == result, 0.0, (end - result).abs()) for end in ends)
+        bound = torch.maximum(*moved).nan_to_num(nan=math.inf, posinf=math.inf)
+    rounded = operation.size < 0.999 * operation.arithmetic.largest
+    steps = torch.where(rounded, result + (operation.size + 8).log(), -math.inf)
+    own = (operation.call(steps, axis) - result).exp().nan_to_num(nan=0.0)
+    own = torch.where(rounded, own, 0.0)
+    return bound + operation.arithmetic.unit_roundoff * own
+
+
 def accumulates(node: Node) -> bool:
-    """Whether an index_put adds to what was there instead of overwriting it."""
+    """Whether an index_put or a put adds to what was there instead of overwriting it."""
     return len(node.args) > 3 and bool(node.args[3])

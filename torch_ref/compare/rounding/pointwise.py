@@ -31,12 +31,14 @@ ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asin
                 "log1p", "erf"}  # fmt: skip
 
 TURNING = {"sin", "cos"}
-# Functions that the libraries compute to at most 4 unit roundoffs. Not lgamma, i0, erfinv and
-# others, which torch tags pointwise as well; nor remainder and the like, which jump.
+# Functions that the libraries compute to at most 4 unit roundoffs. Not all that torch tags
+# pointwise: not those in SPECIAL, nor remainder and the like, which jump.
 ACCURATE = {"positive", "copysign", "reciprocal", "sqrt", "rsqrt", "square", "pow", "exp",
             "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos",
             "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "sigmoid", "erf",
-            "erfc", "hypot"}  # fmt: skip
+            "erfc", "erfinv", "hypot"}  # fmt: skip
+SPECIAL = {"lgamma", "digamma", "polygamma", "i0", "special_i0e", "special_i1", "special_i1e",
+           "special_erfcx", "special_ndtri"}  # fmt: skip
 
 
 def pointwise(operation: Operation) -> Bound:
@@ -65,6 +67,21 @@ def erf(operation: Operation) -> Bound:
     """
     bound = pointwise(operation)
     return bound + 2.0**-21 if operation.arithmetic.unit_roundoff > 2.0**-24 else bound
+
+
+def special(operation: Operation) -> Bound:
+    """Gamma and Bessel functions and the like: the same, and 8 u (|v| + |x f'|) for f(x).
+
+    Libraries round on the way to f what moves it as its argument does (measured against mpmath:
+    less than half of that, near poles and zeros, too); torch's trigamma has 30 bits in float64.
+    """
+    at = 1 if operation.name == "polygamma" else 0
+    _, (slope,) = _slopes(operation, operation.args, [at])
+    moved = operation.size + (operation.args[at] * slope).abs()
+    bound: Tensor = pointwise(operation) + 8 * operation.arithmetic.unit_roundoff * moved
+    if at and operation.args[0] == 1 and operation.arithmetic.unit_roundoff < 2.0**-30:
+        bound = bound + 2.0**-29 * operation.size
+    return bound
 
 
 def absolute(operation: Operation) -> Bound:

@@ -7,7 +7,7 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from torch_ref.compare.rounding import linear, pointwise, selection, structure
+from torch_ref.compare.rounding import linear, pointwise, resampling, selection, structure
 from torch_ref.compare.rounding.operation import Bound, Operation, is_long, name_of
 
 Rule = Callable[[Operation], Bound]
@@ -23,7 +23,8 @@ STRUCTURAL = {"view", "_unsafe_view", "reshape", "expand", "unsqueeze", "squeeze
               "unbind", "split", "split_with_sizes", "getitem", "roll", "flip", "repeat", "unfold",
               "as_strided", "as_strided_scatter", "slice_scatter", "select_scatter", "diagonal",
               "diagonal_scatter", "constant_pad_nd", "copy", "broadcast_in_dim", "gather", "index",
-              "index_select", "scatter", "_unsafe_index", "triu", "tril"}  # fmt: skip
+              "index_select", "scatter", "_unsafe_index", "triu", "tril", "take",
+              "masked_select", "masked_scatter", "masked_scatter_backward"}  # fmt: skip
 COMPARISONS = {"ge", "gt", "le", "lt", "eq", "ne"}
 LOGICAL = {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not",
            "logical_xor", "bitwise_xor", "any", "all"}  # fmt: skip
@@ -33,17 +34,20 @@ SUMS = {"sum", "mean", "cumsum", "avg_pool2d", "avg_pool2d_backward"}
 # (what the rule is, the operations it holds for), in the order in which the guide prints them.
 TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (structure.constant, CONSTANTS),
-    (structure.structural, STRUCTURAL | COPIES),
+    (structure.structural, STRUCTURAL | COPIES | resampling.PADS),
     (structure.conversion, CONVERSIONS),
     (pointwise.pointwise, (pointwise.ROUNDED_ONCE | pointwise.ACCURATE) - {"erf"}),
     (pointwise.erf, {"erf"}),
     (pointwise.gelu, {"gelu", "gelu_backward"}),
+    (pointwise.special, pointwise.SPECIAL),
     (pointwise.absolute, {"abs", "neg"}),
     (linear.reduction, SUMS),
+    (resampling.resampled, resampling.RESAMPLED),
     (linear.product, set(linear.PRODUCTS)),
     (linear.convolution_backward, {"convolution_backward"}),
     (linear.accumulation, {"scatter_add"}),
     (linear.all_multiplied, {"prod", "cumprod"}),
+    (linear.logarithm_of_sums, {"logcumsumexp"}),
     (selection.comparison, COMPARISONS),
     (selection.logical, LOGICAL),
     (selection.where, {"where"}),
@@ -54,28 +58,33 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (selection.extreme_with_index, {"max", "min"}),
     (selection.extreme_index, {"argmax", "argmin"}),
     (selection.ordered, {"sort", "topk"}),
+    (selection.one_in_order, {"kthvalue", "median"}),
+    (selection.extreme_of_scattered, {"scatter_reduce"}),
     (selection.max_pool, {"max_pool2d_with_indices"}),
     (selection.max_pool_backward, {"max_pool2d_with_indices_backward"}),
 )
 _BY_NAME = {name: rule for rule, names in TABLE for name in names}
 # With exact arguments these are exact: there is nothing to bound.
 _EXACT = (
-    COPIES | STRUCTURAL | COMPARISONS | LOGICAL | JUMPS
+    COPIES | STRUCTURAL | resampling.PADS | COMPARISONS | LOGICAL | JUMPS
     | {"where", "abs", "neg", "relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
-       "amax", "amin", "max", "min", "argmax", "argmin", "sort", "topk",
-       "max_pool2d_with_indices"}
+       "amax", "amin", "max", "min", "argmax", "argmin", "sort", "topk", "kthvalue", "median",
+       "scatter_reduce", "max_pool2d_with_indices"}
 )  # fmt: skip
 # ... but where they meet a threshold exactly there may be a kink to report.
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
-                         "sgn", "max", "min", "sort", "topk",
+                         "sgn", "max", "min", "sort", "topk", "kthvalue", "median",
+                         "scatter_reduce",
                          "max_pool2d_with_indices"}  # fmt: skip
 # ... and where they bring a number of their own that the dtype may have to round.
 _NUMBERED = COMPARISONS | {"clamp", "clamp_min", "clamp_max", "constant_pad_nd", "scatter"}
 # Of one tensor: it alone moves, and so does its bound.
 _ALONE = COPIES | {"view", "_unsafe_view", "unsqueeze", "squeeze", "permute", "t", "transpose",
                    "expand", "select", "slice"}  # fmt: skip
-_CEIL_MODE = {"max_pool2d_with_indices": 5, "max_pool2d_with_indices_backward": 6}  # its argument
-_MOVING = (STRUCTURAL | COPIES) - {"constant_pad_nd", "scatter"}  # these bring numbers of their own
+_MOVING = (STRUCTURAL | COPIES | resampling.PADS) - {
+    "constant_pad_nd",
+    "scatter",
+}  # these bring numbers of their own
 
 
 @dataclass(frozen=True)
@@ -128,14 +137,13 @@ def plan_of(node: Node) -> Plan:
 
 def _rule_for(node: Node, name: str) -> Rule:
     """The rule for an operation; `structure.unknown` where there is none."""
-    if name in ("index_put", "_unsafe_index_put"):
+    if name in ("index_put", "_unsafe_index_put", "put"):
         return linear.accumulation if linear.accumulates(node) else structure.structural
     if name in ("max", "min") and len(node.args) < 2:  # of all numbers: no axis, no index
         return selection.extreme
-    if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds
+    if name == "scatter_reduce" and node.args[4] not in ("amax", "amin"):
         return structure.unknown
-    place = _CEIL_MODE.get(name)  # windows that are cut off at the end
-    if place is not None and len(node.args) > place and node.args[place]:
+    if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
 

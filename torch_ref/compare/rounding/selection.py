@@ -7,6 +7,7 @@ and torch's convention is the one judged by.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.fx import Node
 from torch_ref.compare.rounding.linear import as_pair, growth
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
 from torch_ref.compare.rounding.pointwise import as_numbers, open_everywhere
+from torch_ref.compare.rounding.structure import opened
 
 # Their results lie on a threshold by construction: no kink there.
 _FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin"}
@@ -222,6 +224,39 @@ def _order(operation: Operation) -> tuple[int, bool]:
     return axis, bool(args[2] if len(args) > 2 else kwargs.get("descending", False))
 
 
+def one_in_order(operation: Operation) -> Bound:
+    """kthvalue and median: no further off than the worst; the index open where another is near."""
+    value, error = operation.args[0], operation.error(0)
+    if isinstance(operation.result, Tensor):  # the median of all numbers
+        return error.amax()
+    place = 2 if operation.name == "kthvalue" else 1
+    axis = operation.args[place] if len(operation.args) > place else -1
+    kept = len(operation.args) > place + 1 and bool(operation.args[place + 1])
+    chosen, index = (
+        one if kept or not value.ndim else one.unsqueeze(axis) for one in operation.result
+    )
+    own = error.gather(axis, index) if value.ndim else error
+    near = ((value - chosen).abs() <= error + own).sum(axis, keepdim=True) > 1
+    near = near & (error.amax(axis, keepdim=True) > 0)
+    tied = (value == chosen).sum(axis, keepdim=True) > 1
+    shape = operation.result[0].shape
+    operation.report_kink(tied.reshape(shape))
+    worst = error.amax(axis, keepdim=True)
+    return worst.reshape(shape), near.reshape(shape)
+
+
+def extreme_of_scattered(operation: Operation) -> Bound:
+    """scatter_reduce by amax or amin: no further off than the worst of what comes to a place."""
+    axis, index, values = operation.args[1:4]
+    indexed = values[tuple(slice(0, length) for length in index.shape)]
+    chosen = indexed == operation.result.gather(axis, index)
+    counts = torch.zeros_like(operation.result).scatter_add(axis, index, chosen.double())
+    operation.report_kink(counts > 1)
+    if opened(operation):
+        return torch.full_like(operation.result, torch.inf)
+    return operation.call(operation.error(0), axis, index, operation.error(3), "amax")
+
+
 def max_pool(operation: Operation) -> Bound:
     """The largest bound of a window; the index open where a second number is near the maximum."""
     value, error = operation.args[0], operation.error(0)
@@ -263,9 +298,8 @@ def _window(operation: Operation, first: int) -> dict[str, Any]:
 def _windows(value: Tensor, operation: Operation, fill: float) -> Tensor:
     """The numbers of every window, shape (batch, channel, within the window, window)."""
     window = _window(operation, 1)
-    down, across = window.pop("padding")
-    images = value.reshape(-1, 1, *value.shape[-2:])
-    padded = nn.functional.pad(images, (across, across, down, down), value=fill)
+    room = _room(window, value.shape[-2:], operation.result[0].shape[-2:])
+    padded = nn.functional.pad(value.reshape(-1, 1, *value.shape[-2:]), room, value=fill)
     return nn.functional.unfold(padded, **window).unsqueeze(1)
 
 
@@ -273,6 +307,24 @@ def _over_windows(value: Tensor, operation: Operation) -> Tensor:
     """Every window's number added to all places of the window, in the shape of the pool's input."""
     window = _window(operation, 2)
     shape = operation.args[1].shape
+    room = _room(window, shape[-2:], value.shape[-2:])
+    size = [n + sum(room[at : at + 2]) for n, at in zip(shape[-2:], (2, 0), strict=True)]
     columns = value.reshape(-1, 1, math.prod(value.shape[-2:]))
     spread = columns.expand(-1, math.prod(window["kernel_size"]), -1)
-    return nn.functional.fold(spread, shape[-2:], **window).reshape(shape)
+    folded = nn.functional.fold(spread, tuple(size), **window)
+    return nn.functional.pad(folded, [-n for n in room]).reshape(shape)
+
+
+def _room(window: dict[str, Any], size: Sequence[int], windows: Sequence[int]) -> list[int]:
+    """What is to be put before and after an image's rows, and before and after its columns, in the
+    order in which torch wants it, so that so many windows fit exactly; below 0, taken away. Takes
+    the padding out of `window`."""
+    room: list[int] = []
+    kernel, stride, padding, dilation = (
+        window[name] for name in ("kernel_size", "stride", "padding", "dilation")
+    )
+    del window["padding"]
+    for at in (1, 0):
+        reach = (windows[at] - 1) * stride[at] + dilation[at] * (kernel[at] - 1) + 1
+        room += [padding[at], reach - size[at] - padding[at]]
+    return room

@@ -15,8 +15,9 @@ from torch_ref.compare.twin import TwinError
 _FILL = {"constant_pad_nd": 2, "scatter": 3}
 _VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
 # Operations whose integer tensors say where a number comes from or goes to.
-INDEXED = {"gather", "index", "index_select", "scatter", "index_put", "scatter_add",
-           "_unsafe_index", "_unsafe_index_put"}  # fmt: skip
+INDEXED = {"gather", "index", "index_select", "scatter", "index_put", "scatter_add", "put", "take",
+           "_unsafe_index", "_unsafe_index_put", "masked_select", "masked_scatter",
+           "masked_scatter_backward"}  # fmt: skip
 
 
 def structural(operation: Operation) -> Bound:
