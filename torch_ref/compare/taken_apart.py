@@ -101,6 +101,18 @@ def _trilinear(
     return product.sum(sumdim)
 
 
+def _cholesky_solve(right: Tensor, factor: Tensor, upper: bool = False) -> Tensor:
+    lower = factor.mH if upper else factor
+    between = torch.linalg.solve_triangular(lower, right, upper=False)
+    found: Tensor = torch.linalg.solve_triangular(lower.mH, between, upper=True)
+    return found
+
+
+def _cholesky_inverse(factor: Tensor, upper: bool = False) -> Tensor:
+    one = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    return _cholesky_solve(one.expand(factor.shape), factor, upper)
+
+
 def _distances(first: Tensor, second: Tensor, p: float, mode: int | None = None) -> Tensor:
     """Of all pairs of rows: torch.cdist."""
     found: Tensor = torch.linalg.vector_norm(first.unsqueeze(-2) - second.unsqueeze(-3), p, -1)
@@ -179,6 +191,8 @@ DECOMPOSITIONS = {
         aten.hardshrink_backward.default: _shrink_backward,
         aten._weight_norm_interface_backward.default: _weight_norm_backward,
         aten._trilinear.default: _trilinear,
+        aten.cholesky_solve.default: _cholesky_solve,
+        aten.cholesky_inverse.default: _cholesky_inverse,
         aten._cdist_forward.default: _distances,
         aten._cdist_backward.default: _distances_backward,
     }.items()

@@ -7,7 +7,14 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from torch_ref.compare.rounding import linear, pointwise, resampling, selection, structure
+from torch_ref.compare.rounding import (
+    factorizations,
+    linear,
+    pointwise,
+    resampling,
+    selection,
+    structure,
+)
 from torch_ref.compare.rounding.operation import Bound, Operation, is_long, name_of
 
 Rule = Callable[[Operation], Bound]
@@ -48,6 +55,11 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (linear.accumulation, {"scatter_add"}),
     (linear.all_multiplied, {"prod", "cumprod"}),
     (linear.logarithm_of_sums, {"logcumsumexp"}),
+    (factorizations.solution, {"_linalg_solve_ex", "linalg_lu_solve"}),
+    (factorizations.triangular_solution, {"linalg_solve_triangular"}),
+    (factorizations.inverse, {"linalg_inv_ex"}),
+    (factorizations.determinant, {"_linalg_det", "_linalg_slogdet"}),
+    (factorizations.cholesky, {"linalg_cholesky_ex"}),
     (selection.comparison, COMPARISONS),
     (selection.logical, LOGICAL),
     (selection.where, {"where"}),
