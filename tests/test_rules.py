@@ -68,6 +68,7 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "max-pool, cut off": lambda x, y, z, w: F.max_pool2d(z[None], 3, 2, padding=1, ceil_mode=True),
     "max-pool, one window less": lambda x, y, z, w: F.max_pool1d(z[..., :7], 2, 3, 1, 1, True),
     "kthvalue": lambda x, y, z, w: x.kthvalue(2, 1).values * x.kthvalue(3, 0, True).values.sum(),
+    "cummax": lambda x, y, z, w: x.cummax(1).values * x.cummin(0).values,
     "median": lambda x, y, z, w: x.median(1).values,
     "scattered extremes": lambda x, y, z, w: x.scatter_reduce(
         1, INDEX, 2 * x[:, :3], "amax") + x.scatter_reduce(1, INDEX, x.roll(1, 1)[:, :3], "amin"),

@@ -71,6 +71,7 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (selection.extreme_index, {"argmax", "argmin"}),
     (selection.ordered, {"sort", "topk"}),
     (selection.one_in_order, {"kthvalue", "median"}),
+    (selection.extreme_so_far, {"cummax", "cummin"}),
     (selection.extreme_of_scattered, {"scatter_reduce"}),
     (selection.max_pool, {"max_pool2d_with_indices"}),
     (selection.max_pool_backward, {"max_pool2d_with_indices_backward"}),
@@ -81,12 +82,12 @@ _EXACT = (
     COPIES | STRUCTURAL | resampling.PADS | COMPARISONS | LOGICAL | JUMPS
     | {"where", "abs", "neg", "relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
        "amax", "amin", "max", "min", "argmax", "argmin", "sort", "topk", "kthvalue", "median",
-       "scatter_reduce", "max_pool2d_with_indices"}
+       "cummax", "cummin", "scatter_reduce", "max_pool2d_with_indices"}
 )  # fmt: skip
 # ... but where they meet a threshold exactly there may be a kink to report.
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
                          "sgn", "max", "min", "sort", "topk", "kthvalue", "median",
-                         "scatter_reduce",
+                         "cummax", "cummin", "scatter_reduce",
                          "max_pool2d_with_indices"}  # fmt: skip
 # ... and where they bring a number of their own that the dtype may have to round.
 _NUMBERED = COMPARISONS | {"clamp", "clamp_min", "clamp_max", "constant_pad_nd", "scatter"}

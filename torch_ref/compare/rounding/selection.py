@@ -245,6 +245,28 @@ def one_in_order(operation: Operation) -> Bound:
     return worst.reshape(shape), near.reshape(shape)
 
 
+# Pairs of numbers that are held against each other; of more the index is open.
+PAIRS = 2**24
+
+
+def extreme_so_far(operation: Operation) -> Bound:
+    """cummax and cummin: no further off than the worst so far; the index open where one is near."""
+    value, error, axis = operation.args[0], operation.error(0), operation.args[1]
+    values, index = operation.result
+    worst = error.cummax(axis).values
+    if not value.ndim:
+        return worst, torch.zeros_like(index, dtype=torch.bool)
+    if value.numel() * value.shape[axis] > PAIRS:
+        return worst, torch.ones_like(index, dtype=torch.bool)
+    signed, chosen = (one if operation.name == "cummax" else -one for one in (value, values))
+    reach, least = signed + error, chosen - error.gather(axis, index)
+    before = reach.transpose(axis, -1).unsqueeze(-2) >= least.transpose(axis, -1).unsqueeze(-1)
+    tied = signed.transpose(axis, -1).unsqueeze(-2) == chosen.transpose(axis, -1).unsqueeze(-1)
+    near, ties = (one.tril().sum(-1).transpose(axis, -1) > 1 for one in (before, tied))
+    operation.report_kink(ties)
+    return worst, near & (worst > 0)
+
+
 def extreme_of_scattered(operation: Operation) -> Bound:
     """scatter_reduce by amax or amin: no further off than the worst of what comes to a place."""
     axis, index, values = operation.args[1:4]
