@@ -32,6 +32,8 @@ from torch_ref.compare.twin import Draw, Twin, Values
 SHARD = 65_536
 # Judged together: 2^14 float64 numbers are 128 KiB, so values and bounds stay in the cache.
 CHUNK = 16_384
+# Up to so many numbers the reference runs on all stresses of a shard at once.
+TOGETHER = 2**20
 # A probe of so many cases tells a batched twin, whose loss then has so many numbers.
 PROBE = 5
 
@@ -176,10 +178,11 @@ class Cases:
 
     def _all_in_domain(self, parts: Sequence[_Part]) -> list[Values]:
         """As `_in_domain`, of several parts of a shard: the reference runs once on all stresses,
-        unless it raises for one."""
+        unless these are large or it raises for one."""
         changed = [part.changed for part in parts if part.changed]
-        if not changed:
-            return [part.drawn for part in parts]
+        numbers = sum(value.numel() for one in changed for value in one.values())
+        if not changed or numbers > TOGETHER:
+            return [self._in_domain(part) for part in parts]
         together = {name: torch.cat([one[name] for one in changed]) for name in changed[0]}
         try:
             finite = iter(self._finite(together).chunk(len(changed)))

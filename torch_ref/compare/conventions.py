@@ -6,6 +6,7 @@ import torch
 
 from torch_ref.compare.recording import recorded
 from torch_ref.compare.rounding.operation import name_of
+from torch_ref.compare.taken_apart import as_written
 from torch_ref.compare.twin import Values
 
 EPS = torch.finfo(torch.float64).eps
@@ -25,7 +26,7 @@ def conventions(reference: Callable[[Values], Values], inputs: Values) -> tuple[
     Nothing where it cannot be recorded: no verdict rests on it.
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), as_written():
             found = recorded(
                 lambda *tensors: tuple(reference(dict(zip(inputs, tensors))).values()),
                 *inputs.values(),

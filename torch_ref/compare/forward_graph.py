@@ -9,6 +9,7 @@ from torch.fx import Node
 
 from torch_ref.compare.recording import Recorded, recorded
 from torch_ref.compare.report import Graph
+from torch_ref.compare.taken_apart import as_written
 from torch_ref.compare.twin import Values
 
 
@@ -28,7 +29,7 @@ def forward_graph(reference: Callable[[Values], Values], inputs: Values) -> Grap
     # With gradients: a reference may differentiate something itself.
     leaves = [v.detach().requires_grad_() if v.is_floating_point() else v for v in inputs.values()]
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), as_written():
             found = recorded(forward, *leaves, may_decide=True)
         if any(map(_changes_its_arguments, found.graph.nodes)):
             with torch.no_grad():

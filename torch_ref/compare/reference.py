@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.func import functionalize
 from torch.fx import Graph, Node
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_ref.compare.recording import Recorded, recorded
-from torch_ref.compare.taken_apart import DECOMPOSITIONS, WithoutLooking
+from torch_ref.compare.taken_apart import DECOMPOSITIONS, as_written
 from torch_ref.compare.twin import Values
 
 
@@ -88,14 +87,13 @@ def record(
     """
     names: list[str] = []
 
-    def as_written(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def function_of_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
         values = function(dict(zip(example, tensors, strict=True)))
         names[:] = values
         return tuple(values.values())
 
-    # Attention is recorded by its formula: the fused kernels cannot be taken apart.
-    with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
-        written = recorded(as_written, *example.values(), may_decide=may_decide)
+    with as_written():
+        written = recorded(function_of_tensors, *example.values(), may_decide=may_decide)
     written.graph.eliminate_dead_code()
     with torch.no_grad():  # the derivatives are in the graph already
         pure = recorded(functionalize(written), *example.values(), decompositions=DECOMPOSITIONS)

@@ -1,12 +1,14 @@
 """Which of ATen's operations are taken apart before they are bounded, and how."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._decomp import core_aten_decompositions, get_decompositions
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
@@ -148,6 +150,14 @@ class WithoutLooking(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+@contextmanager
+def as_written() -> Iterator[None]:
+    """While it is on, what is recorded are operations that can be bounded: attention by its
+    formula, since the fused kernels cannot be taken apart, and no look that is not needed."""
+    with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
+        yield
+
+
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 0:  # as many as there are: it must look
         return torch.nn.functional.one_hot(tensor, num_classes)
@@ -170,12 +180,44 @@ def _in_full_precision(operation: Any, apart: Callable[..., Any]) -> dict[Any, C
     return {operation: taken_apart}
 
 
+_BATCH_NORMS = (
+    aten.native_batch_norm.default, aten._native_batch_norm_legit.default,
+    aten._native_batch_norm_legit_functional.default,
+)  # fmt: skip
+
+
+def _batch_norm(operation: Any) -> Callable[..., Any]:
+    """As torch's kernels compute it: x a + (b - mean a), where a = weight / sqrt(var + eps), which
+    cancels where (x - mean) a + b does not."""
+
+    def apart(
+        value: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+        running_var: Tensor | None, training: bool, momentum: float, eps: float,
+    ) -> Any:  # fmt: skip
+        normalized, *others = _TORCHS[operation](
+            value, weight, bias, running_mean, running_var, training, momentum, eps
+        )
+        if value.dtype not in _FULL:
+            return normalized, *others
+        if running_mean is None or running_var is None or training:
+            mean, scale = others[:2]
+        else:
+            mean, scale = running_mean, (running_var + eps).rsqrt()
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale if bias is None else bias - mean * scale
+        of_channel = (-1, *(1,) * (value.ndim - 2))
+        return value * scale.reshape(of_channel) + shift.reshape(of_channel), *others
+
+    return apart
+
+
 DECOMPOSITIONS = {
     operation: apart
     for operation, apart in {
         **_TORCHS,
         **_in_full_precision(aten.sigmoid_backward.default, lambda g, y: g * (y * (1 - y))),
         **_in_full_precision(aten.tanh_backward.default, lambda g, y: g * (1 - y * y)),
+        **{operation: _batch_norm(operation) for operation in _BATCH_NORMS},
         torch.ops.prims.var.default: _variance,
         # ATen's own do the same, and do not make a class at every call
         torch.ops.prims.sum.default: _sum,

@@ -178,7 +178,8 @@ def compare(
     side, size = manual_side.value.abs(), reference.abs()
     is_number = manual.abs() < math.inf  # as isfinite, which takes four operations
     overflows = reference_in_dtype.value != reference
-    bounded = (side < math.inf) & (manual_side.bound <= torch.maximum(side, size) / 2)
+    bounded = is_number & (side < math.inf)
+    bounded = bounded & (manual_side.bound <= torch.maximum(side, size) / 2)
     lost = ~is_number & (reference_in_dtype.decided if fits is None else fits)
     ratio = _ratio((manual - reference).abs(), tolerance)
     beyond = (ratio > 1) & (tolerance < math.inf) & is_number & (size < math.inf)

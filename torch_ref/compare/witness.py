@@ -17,6 +17,7 @@ from torch_ref.compare.explain import Evidence
 from torch_ref.compare.layout import layout
 from torch_ref.compare.recording import Recorded, recorded
 from torch_ref.compare.reference import gradients_by_autograd
+from torch_ref.compare.taken_apart import as_written
 from torch_ref.compare.twin import Twin, Values
 
 # The witness must side with one by far: be ten times nearer to it than the two are to each other.
@@ -174,7 +175,8 @@ def _forward_graph(twin: Twin, wide: Values, name: str) -> Recorded:
         values = twin.reference(dict(zip(wide, tensors, strict=True)))
         return values["loss"].sum(), values[name]
 
-    graph = recorded(forward, torch.zeros(()), *wide.values(), may_decide=True)
+    with as_written():
+        graph = recorded(forward, torch.zeros(()), *wide.values(), may_decide=True)
     nodes = list(graph.graph.nodes)
     outputs: Any = nodes[-1].args[0]
     step, (loss, quantity) = nodes[0], outputs

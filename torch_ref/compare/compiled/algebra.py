@@ -38,6 +38,7 @@ class Algebra(Graph):
     def __init__(self) -> None:
         super().__init__(np.dtype(np.float64))
         self._sizes: dict[Symbol, bool] = {}
+        self._numbers: dict[Symbol, bool] = {}
         self._finite: set[Symbol] = set()
 
     def apply(self, operation: str, *operands: Any) -> Any:
@@ -93,8 +94,13 @@ class Algebra(Graph):
 
     def is_number(self, value: Any) -> bool:
         """Whether that is known or assumed: no NaN, but it may be infinite."""
-        if self.is_finite(value):
-            return True
+        if not isinstance(value, Symbol):
+            return not math.isnan(value)
+        if value not in self._numbers:
+            self._numbers[value] = self.is_finite(value) or self._is_number(value)
+        return self._numbers[value]
+
+    def _is_number(self, value: Symbol) -> bool:
         operation, operands = value.operation, value.operands
         if operation == "add" and all(map(self.is_size, operands)):
             return all(map(self.is_number, operands))

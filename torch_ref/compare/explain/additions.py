@@ -72,7 +72,9 @@ def _says(question: Question, catalogue: Catalogue, terms: tuple[Term, ...], con
         return f"has {constant} added to it"
     stale = _stale(question, catalogue, terms, constant)
     labels = [term.text if isinstance(term, Factor) else term.label for term in terms]
-    return stale or f"has the extra term {constant} * {' * '.join(reversed(labels))}"
+    term = " * ".join(reversed(labels))
+    lacks = {"-1": f"lacks the term {term}", "1": f"has the extra term {term}"}
+    return stale or lacks.get(constant, f"has the extra term {constant} * {term}")
 
 
 def _stale(question: Question, catalogue: Catalogue, terms: tuple[Term, ...], constant: str) -> str:

@@ -40,6 +40,8 @@ def _limits(question: Question, hand: Side, truth: Side, beside: Side | None) ->
             None if sign is None else sign * constant.value for sign in (lowest, highest)
         )
         value = truth.value.clamp(bottom, top)
+        if value.numel() and bool((value == value[:1]).all()):
+            continue  # a number, and nothing that was clipped
         predicted = Side(value, torch.maximum(truth.bound, torch.tensor(constant.radius)))
         predicted = predicted if beside is None else times(predicted, beside)
         if question.answered_by(predicted):

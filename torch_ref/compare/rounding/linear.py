@@ -244,11 +244,11 @@ def all_multiplied(operation: Operation) -> Bound:
     if operation.name == "cumprod":
         terms = a.shape[operation.args[1]] if a.ndim else 1
     arithmetic = operation.arithmetic
-    return (
-        moved
-        + terms * arithmetic.unit_roundoff * (size + moved)
-        + (size > 0).double() * arithmetic.eta
-    )
+    # On the way it may be as large as all factors above 1 make it; and what underflows there grows.
+    most = target((a + error).clamp(min=1.0), *operation.args[1:], **operation.kwargs)
+    bound = moved + terms * arithmetic.unit_roundoff * (size + moved)
+    bound = bound + (size > 0).double() * arithmetic.eta * most
+    return torch.where(most <= arithmetic.largest, bound, torch.inf)
 
 
 def logarithm_of_sums(operation: Operation) -> Bound:

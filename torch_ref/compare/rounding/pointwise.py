@@ -11,6 +11,7 @@ error, and by how far the function moves to these ends, which is exact where it 
 the way. sin and cos turn on the way, and are nowhere steeper than 1.
 """
 
+import math
 from dataclasses import replace
 from functools import reduce
 from itertools import product
@@ -187,7 +188,9 @@ def _propagated_by_arithmetic(operation: Operation) -> Any:
             return left / abs(b)
         divisor = abs(b) if right is None else torch.clamp(abs(b) - right, min=0.0)
         moved = plus(left, times(right, operation.result))
-        return torch.where(moved == 0, moved, moved / divisor)
+        return torch.where((moved == 0) & (divisor > 0), moved, moved / divisor).nan_to_num(
+            nan=torch.inf, posinf=torch.inf
+        )
     scale = abs(operation.kwargs.get("alpha", 1))
     if name == "rsub":
         left, right = right, left
@@ -211,14 +214,31 @@ def times(error: Any, factor: Any, *, finite: bool = False) -> Any:
 
 def _propagated_by_one(operation: Operation, at: int) -> Tensor:
     """Of a function of one inexact number: by its slopes there and at both ends of its error, and
-    by how far it moves to these."""
+    by how far it moves to these; without limit across a pole."""
     args, result = operation.args, operation.result
     number, error = (each.expand(result.shape) for each in (args[at], operation.errors[at]))
     places = torch.stack((number - error, number, number + error))
     values, (slopes,) = _slopes(operation, (*args[:at], places, *args[at + 1 :]), [at])
     moved = torch.maximum(error * slopes, (values - result).abs()).amax(0)
     bound = torch.where(error == 0, error, moved)
+    pole = _to_pole(operation, number, at)
+    if pole is not None:
+        bound = torch.where((error >= pole) & (error > 0), torch.inf, bound)
     return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)  # an end lies where f is not defined
+
+
+def _to_pole(operation: Operation, number: Tensor, at: int) -> Tensor | None:
+    """How far a number is from the nearest pole that has the function on both sides of it."""
+    if operation.name == "tan":
+        turns = number / math.pi - 0.5
+        return (turns - turns.round()).abs() * math.pi
+    exponent = operation.args[1] if operation.name == "pow" and at == 0 else 0
+    falls = isinstance(exponent, (int, float)) and exponent < 0
+    if operation.name == "reciprocal" or falls:
+        return number.abs()
+    if operation.name in ("lgamma", "digamma", "polygamma"):
+        return torch.where(number > 0, number, (number - number.round()).abs())
+    return None
 
 
 def _propagated_by_several(operation: Operation, carried: list[int]) -> Tensor:

@@ -42,8 +42,11 @@ def comparison(operation: Operation) -> Bound:
     if not isinstance(margin, Tensor) and margin == 0:
         return None
     near = (difference <= margin) & (margin > 0)
-    by_construction = operation.name in ("eq", "ne") and (isinstance(right, Tensor) or right != 0)
-    return near & (difference != 0) if by_construction else near
+    if operation.name in ("eq", "ne") and (isinstance(right, Tensor) or right != 0):
+        return near & (difference != 0)
+    if isinstance(margin, Tensor) and not (operation.finite(0) and operation.finite(1)):
+        return near | (left != left) | (right != right)  # for want of range; others may have it
+    return near
 
 
 def _report_ties(operation: Operation, tied: Tensor) -> None:
@@ -165,10 +168,10 @@ def _possible(signed: Tensor, error: Tensor, axes: Any) -> Tensor:
 
 def extreme_with_index(operation: Operation) -> Bound:
     """max and min along an axis: the value as of amax, the index open where two are near."""
-    if not floating(operation.args[0]):
-        return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
-    value, error = operation.args[0], operation.error(0)
     axis = operation.args[1]
+    if not floating(operation.args[0]):
+        return tuple(_open_along(operation, axis, one) for one in operation.result)
+    value, error = operation.args[0], operation.error(0)
     keep = len(operation.args) > 2 and bool(operation.args[2])
     if value.ndim == 0 or value.shape[axis] < 2:
         return None if operation.errors[0] is None else (
@@ -183,11 +186,22 @@ def extreme_with_index(operation: Operation) -> Bound:
     return worst, (near.unsqueeze(axis) if keep else near)
 
 
+def _open_along(operation: Operation, axis: int, result: Tensor) -> Bound:
+    """Where any of the integers or booleans along an axis is open; None where none is."""
+    open_places = operation.error(0) != 0
+    if not operation.looks.may_hold(open_places):
+        return None
+    return (open_places.any(axis) if open_places.ndim else open_places).reshape(result.shape)
+
+
 def extreme_index(operation: Operation) -> Bound:
     """argmax and argmin: open where two are near; everywhere if of all numbers at once."""
     if len(operation.args) < 2 or operation.args[1] is None or operation.args[0].ndim == 0:
         return torch.ones_like(operation.result, dtype=torch.bool)
-    value, error, axis = operation.args[0], operation.error(0), operation.args[1]
+    axis = operation.args[1]
+    if not floating(operation.args[0]):
+        return _open_along(operation, axis, operation.result)
+    value, error = operation.args[0], operation.error(0)
     if value.shape[axis] < 2:
         return torch.zeros_like(operation.result, dtype=torch.bool)
     signed = value if operation.name == "argmax" else -value
