@@ -86,17 +86,28 @@ def finite_difference(
     twin: Twin, wide: Values, name: str, at: int, graphs: Graphs | None = None
 ) -> tuple[float, float]:
     """The derivative of the (summed) loss by element `at` of a quantity, flattened, and how far
-    off it may be.
+    off it may be; NaN and infinite where the reference raises for what is moved.
 
     graphs: those recorded so far, which cases laid out alike share.
     """
+    try:
+        return _differentiated(twin, wide, name, at, {} if graphs is None else graphs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # a stranger's code may raise anything outside its domain
+        return math.nan, math.inf
+
+
+def _differentiated(
+    twin: Twin, wide: Values, name: str, at: int, graphs: Graphs
+) -> tuple[float, float]:
     with torch.no_grad():
         values = {**wide, **twin.reference(dict(wide))}
     quantity = values[name].reshape(-1)
     if name in wide:
         loss = _loss_of_input(twin, wide, name, at)
     else:
-        loss = _loss_of_intermediate(twin, wide, name, at, values, {} if graphs is None else graphs)
+        loss = _loss_of_intermediate(twin, wide, name, at, values, graphs)
     scale = abs(float(quantity[at])) or 1.0
     best, error = math.nan, math.inf
     for start in (0.1, 1e-3):
