@@ -221,3 +221,20 @@ def test_a_witness_abstains_where_the_reference_raises() -> None:
     report = verify(Twin("nll", inputs, reference, without_its_clamp, stress=()), cases=40)
     assert report.verdict == "differ"
     assert "dL/dm" in report.explanation
+
+
+def test_a_reference_that_stops_a_gradient_on_purpose_is_not_blamed() -> None:
+    """A straight-through estimator, and a hand that differentiates the rounding."""
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(6,)), "u": draw.normal(shape=(6,))}
+
+    def reference(v: Values) -> Values:
+        y = 2 * v["x"]
+        q = y + (y.round() - y).detach()
+        return {"y": y, "loss": (q * v["u"]).sum()}
+
+    report = verify(Twin("STE", inputs, reference, lambda v: {"y": 0 * v["u"]}), cases=40)
+    assert report.verdict == "differ"
+    assert "dL/dy is 0" in report.explanation
+    assert "the reference's dL/dy is wrong" not in report.explanation

@@ -24,7 +24,7 @@ from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.sides import Recorder, Sides
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
-from torch_ref.compare.witness import who_is_wrong
+from torch_ref.compare.witness import stops_gradients, who_is_wrong
 
 _REFERENCE_IS_WRONG = (
     "the reference's dL/d{0} is wrong, not the hand's: finite differences of the loss side with "
@@ -64,6 +64,8 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         )
         for name, draws in evidence.items()
     }
+    if "reference" in blame.values() and stops_gradients(recorder.twin, batches[0]):
+        blame = {name: "" if one == "reference" else one for name, one in blame.items()}
     told = [
         _REFERENCE_IS_WRONG.format(name)
         if blame[name] == "reference"

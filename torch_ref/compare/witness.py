@@ -47,6 +47,24 @@ def who_is_wrong(
     return spoken.pop() if len(spoken) == 1 else ""
 
 
+def stops_gradients(twin: Twin, batch: Batch) -> bool:
+    """Whether the reference detaches something, so that its gradient may be another than the
+    loss's on purpose, as in a straight-through estimator."""
+    wide = widened(batch.inputs)
+
+    def loss(*tensors: Tensor) -> Tensor:
+        return twin.reference(dict(zip(wide, tensors, strict=True)))["loss"]
+
+    try:
+        with torch.no_grad(), as_written():
+            nodes = recorded(loss, *wide.values(), may_decide=True).graph.nodes
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # anything can come out of recording a user's function
+        return False
+    return any(node.target is torch.ops.aten.detach.default and node.users for node in nodes)
+
+
 def _wrong_places(
     evidence: Evidence, batch: Batch, kinks: Tensor | None, most: int
 ) -> list[tuple[Values, int, int]]:
