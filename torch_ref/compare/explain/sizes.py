@@ -205,10 +205,26 @@ def _called(question: Question, size: Size) -> str:
         for name, side in question.draws[0].values.items()
         if side.value.ndim > 0 and side.value.shape[0] == size.numbers[0]
     ]
-    if size.axes == (0,) and (question.batched or len(shared) > 1):
+    if size.axes == (0,) and (
+        question.batched or (len(shared) > 1 and not _is_of_a_later_axis(question, size.numbers))
+    ):
         return "the batch"
     plural = "axis" if len(size.axes) == 1 else "axes"
     return f"{plural} {_listed(size.axes)} of {size.of}"
+
+
+def _is_of_a_later_axis(question: Question, numbers: Sizes) -> bool:
+    """Whether another axis than the first has this size in all draws, as in a square matrix."""
+    return any(
+        all(
+            len(draw.values[name].value.shape) > axis
+            and draw.values[name].value.shape[axis] == number
+            for draw, number in zip(question.draws, numbers, strict=True)
+        )
+        for name, side in question.draws[0].values.items()
+        if all(name in draw.values for draw in question.draws)
+        for axis in range(1, side.value.ndim)
+    )
 
 
 def _sizes(question: Question) -> list[Size]:

@@ -76,7 +76,7 @@ def special(operation: Operation) -> Bound:
     Libraries round on the way to f what moves it as its argument does (measured against mpmath:
     less than half of that, near poles and zeros, too); torch's trigamma has 30 bits in float64.
     """
-    at = 1 if operation.name == "polygamma" else 0
+    operation, at = as_numbers(operation), int(operation.name == "polygamma")
     _, (slope,) = _slopes(operation, operation.args, [at])
     moved = operation.size + (operation.args[at] * slope).abs()
     bound: Tensor = pointwise(operation) + 8 * operation.arithmetic.unit_roundoff * moved

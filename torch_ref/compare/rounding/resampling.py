@@ -83,11 +83,18 @@ def _moved(operation: Operation) -> float:
     """How much of a neighbour's number rounding of places and weights can let in."""
     if operation.name.removesuffix("_backward") not in INTERPOLATED:
         return 0.0
-    by_corners = any(arg is True for arg in operation.args)
-    if not by_corners and "_aa" not in operation.name and all(map(_by_two, _axes(operation))):
+    if _has_exact_places(operation):
         return 0.0
     u = operation.arithmetic.unit_roundoff
     return sum(4 * (4 * min(u, _OF_PLACES) * max(sizes) + u) for sizes in _axes(operation))
+
+
+def _has_exact_places(operation: Operation) -> bool:
+    if any(arg is True for arg in operation.args) or "_aa" in operation.name:  # by corners
+        return False
+    scales = [arg for arg in operation.args[1:] if isinstance(arg, float)]
+    by_scale = all(math.frexp(scale)[0] == 0.5 for scale in scales)
+    return by_scale and all(map(_by_two, _axes(operation)))
 
 
 def _by_two(sizes: tuple[int, int]) -> bool:

@@ -243,6 +243,8 @@ def one_in_order(operation: Operation) -> Bound:
     value, error = operation.args[0], operation.error(0)
     if isinstance(operation.result, Tensor):  # the median of all numbers
         return error.amax()
+    if not floating(value):
+        return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
     place = 2 if operation.name == "kthvalue" else 1
     axis = operation.args[place] if len(operation.args) > place else -1
     kept = len(operation.args) > place + 1 and bool(operation.args[place + 1])
@@ -267,6 +269,8 @@ def extreme_so_far(operation: Operation) -> Bound:
     """cummax and cummin: no further off than the worst so far; the index open where one is near."""
     value, error, axis = operation.args[0], operation.error(0), operation.args[1]
     values, index = operation.result
+    if not floating(value):
+        return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
     worst = error.cummax(axis).values
     if not value.ndim:
         return worst, torch.zeros_like(index, dtype=torch.bool)
