@@ -100,6 +100,7 @@ def record(
     _without_examples_of_shape(pure.graph)
     _without_copies(pure.graph)
     _without_factors_of_one(pure.graph)
+    _without_repeats(pure.graph)
     pure.graph.eliminate_dead_code()
     pure.inputs, pure.outputs, pure.decided = tuple(example), tuple(names), written.decided
     return pure
@@ -153,6 +154,19 @@ def _without_factors_of_one(graph: Graph) -> None:
             node.replace_all_uses_with(factor)
         elif value.shape != product.shape and product.contiguous:
             node.replace_all_uses_with(_repeated(graph, factor, node))
+
+
+def _without_repeats(graph: Graph) -> None:
+    """What is computed once more of the same values, as the mean beside a variance, is taken from
+    where it was."""
+    known: dict[tuple[object, str, str], Node] = {}
+    for node in graph.nodes:
+        tags = getattr(node.target, "tags", ())
+        if node.op != "call_function" or torch.Tag.nondeterministic_seeded in tags:
+            continue
+        first = known.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
+        if first is not node:
+            node.replace_all_uses_with(first)
 
 
 def _times_one(node: Node) -> Node | None:

@@ -38,12 +38,11 @@ _RULES_OF_THEIR_OWN = (
 def _variance(
     value: Tensor, dims: list[int] | None, correction: float = 1, *, output_dtype: object = None
 ) -> Tensor:
-    """The mean squared deviation from the mean, as it is defined."""
-    axes = dims or list(range(value.ndim))
-    deviation = value - value.mean(axes, keepdim=True)
-    count = 1
-    for axis in axes:
-        count *= value.shape[axis]
+    """The mean squared deviation from the mean, which is written as torch writes it beside."""
+    axes = [axis % value.ndim for axis in dims or range(value.ndim)]
+    kept = [1 if axis in axes else size for axis, size in enumerate(value.shape)]
+    count = math.prod(value.shape[axis] for axis in axes)
+    deviation = value - value.sum(axes).reshape(kept) / float(count)
     return (deviation * deviation).sum(axes) / (count - correction)
 
 
