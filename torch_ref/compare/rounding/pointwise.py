@@ -12,6 +12,7 @@ the way. sin and cos turn on the way, and are nowhere steeper than 1.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from itertools import product
@@ -32,6 +33,12 @@ ZERO_AT_ZERO = {"mul", "div", "pow", "sqrt", "sin", "tan", "tanh", "sinh", "asin
                 "log1p", "erf"}  # fmt: skip
 
 TURNING = {"sin", "cos"}
+# |f'(x)| of functions of positive numbers that are the less steep the larger the number is.
+FLATTER: dict[str, Callable[[Tensor], Tensor]] = {
+    "log": lambda x: x.reciprocal(),
+    "sqrt": lambda x: 0.5 * x.rsqrt(),
+    "rsqrt": lambda x: 0.5 * x.rsqrt() / x,
+}
 # Functions that the libraries compute to at most 4 unit roundoffs. Not all that torch tags
 # pointwise: not those in SPECIAL, nor remainder and the like, which jump.
 ACCURATE = {"positive", "copysign", "reciprocal", "sqrt", "rsqrt", "square", "pow", "exp",
@@ -169,6 +176,10 @@ def _propagated(operation: Operation) -> Any:
         return _propagated_by_arithmetic(operation)
     if name in TURNING:
         return torch.clamp(errors[0], max=2.0)
+    if name in FLATTER:  # by its steepest slope, at the lower end
+        error, steepest = errors[0], FLATTER[name](torch.clamp(operation.args[0] - errors[0], 0.0))
+        bound = torch.where(error == 0, error, error * steepest)
+        return bound.nan_to_num(nan=torch.inf, posinf=torch.inf)
     if len(carried) == 1:
         return _propagated_by_one(operation, carried[0])
     return _propagated_by_several(operation, carried)
@@ -184,13 +195,11 @@ def _propagated_by_arithmetic(operation: Operation) -> Any:
         return plus(plus(by_left, by_right), both)
     if name == "div":
         # |(a + da)/(b + db) - a/b| <= (da + |a/b| db) / (|b| - db)
-        if isinstance(b, float) and b:
-            return left / abs(b)
+        if not isinstance(b, Tensor):
+            return left / abs(b) if b else torch.full_like(left, torch.inf)
         divisor = abs(b) if right is None else torch.clamp(abs(b) - right, min=0.0)
         moved = plus(left, times(right, operation.result))
-        return torch.where((moved == 0) & (divisor > 0), moved, moved / divisor).nan_to_num(
-            nan=torch.inf, posinf=torch.inf
-        )
+        return torch.where(divisor > 0, moved / divisor, torch.inf)  # 0/0 may be anything
     scale = abs(operation.kwargs.get("alpha", 1))
     if name == "rsub":
         left, right = right, left

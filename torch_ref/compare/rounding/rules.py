@@ -132,11 +132,12 @@ def plan_of(node: Node) -> Plan:
     if not isinstance(plan, Plan):
         name = name_of(node)
         numbered = name in _NUMBERED and any(map(is_long, (*node.args, *node.kwargs.values())))
+        rule = _rule_for(node, name)
         plan = node.meta["plan"] = Plan(
-            _rule_for(node, name),
+            rule,
             name,
             constant=name in CONSTANTS | _ALONE and all(map(_is_constant, node.all_input_nodes)),
-            rounds=name not in _EXACT or numbered or "decimals" in node.kwargs,
+            rounds=name not in _EXACT or numbered or rule is structure.unknown,
             numbered=numbered,
             kinks=name in _KINKED,
             moves=name in _MOVING,
