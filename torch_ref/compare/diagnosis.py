@@ -64,7 +64,8 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         )
         for name, draws in evidence.items()
     }
-    if "reference" in blame.values() and stops_gradients(recorder.twin, batches[0]):
+    twice = any(map(is_second_order, recorder.said.order))  # autograd in it detaches by itself
+    if "reference" in blame.values() and not twice and stops_gradients(recorder.twin, batches[0]):
         blame = {name: "" if one == "reference" else one for name, one in blame.items()}
     told = [
         _REFERENCE_IS_WRONG.format(name)
