@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_ref.compare.compiled import tracing
 from torch_ref.compare.compiled.algebra import _OF_NUMBERS, Algebra, CannotCompileError
 from torch_ref.compare.compiled.tracing import Tracing
+from torch_ref.native.stages import soonest
 from torch_ref.native.symbols import Symbol, in_order
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, 3.0, 1e-320, 1e308, -1e308, math.inf, -math.inf, math.nan)
@@ -189,3 +190,30 @@ def test_the_algebra_changes_no_number(data: st.DataObject) -> None:
     np.testing.assert_array_equal(found, expected)
     if isinstance(written, Symbol) and algebra.is_size(written):
         assert not np.signbit(found[~np.isnan(found)]).any()
+
+
+def test_what_is_asked_for_besides_comes_as_soon_as_it_can() -> None:
+    """Two chains; what is made of the first one's end need not wait for the second's."""
+    algebra = Algebra()
+    ends = []
+    for name in ("a", "b"):
+        value = algebra.symbol("argument", name)
+        for _ in range(3):
+            value = algebra.apply("exp", value)
+        ends.append(value)
+    last, early = (algebra.apply("multiply", end, end) for end in reversed(ends))
+    order = soonest(ends, [last, early])
+    assert sorted(map(id, order)) == sorted(map(id, (*ends, early, last)))
+    assert order.index(early) < order.index(ends[1]) < order.index(last)
+
+
+@pytest.mark.parametrize("number", [0.0, -3.5, math.inf, -math.inf, math.nan])
+def test_isfinite_is_one_comparison(number: float) -> None:
+    algebra = Algebra()
+    x = algebra.symbol("argument", "x")
+    size = algebra.apply("abs", x)
+    found = algebra.apply(
+        "logical_and", algebra.apply("equal", x, x), algebra.apply("not_equal", size, math.inf)
+    )
+    assert (found.operation, found.operands) == ("less", (size, math.inf))
+    assert value_of(found, {"x": number}) == math.isfinite(number)

@@ -1,13 +1,14 @@
 """Draw: the same random numbers for every dtype and device, in the shapes asked for."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from torch_ref import Draw, Twin
+from torch_ref import Draw, Twin, TwinError, verify
 from torch_ref.compare import DTYPES, Cases
 from torch_ref.compare.sizes import _primes, set_of_sizes, way_of
 from torch_ref.compare.twin import power_of_ten, uniform
@@ -210,3 +211,17 @@ def test_the_seed_of_a_run_decides() -> None:
         assert torch.equal(x, again.case(index).inputs["x"])
         assert x.flatten()[0] != other.case(index).inputs["x"].flatten()[0]
     assert not torch.equal(first.case(0).inputs["x"], first.case(4).inputs["x"])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda draw: draw.normal((2, 3)), r"draw.normal: mean must be a number; got \(2, 3\)"),
+        (lambda draw: draw.uniform(0.5, [4]), r"draw.uniform: high must be a number; got \[4\]"),
+        (lambda draw: draw.booleans((2,)), r"probability must .* draw.booleans\(shape=\(2,\)\)"),
+    ],
+)
+def test_a_shape_where_a_number_is_wanted_is_said(call: Any, says: str) -> None:
+    twin = Twin("mine", lambda draw: {"x": call(draw)}, lambda v: {"loss": v["x"].sum()}, dict)
+    with pytest.raises(TwinError, match=says):
+        verify(twin)

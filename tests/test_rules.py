@@ -264,6 +264,18 @@ def test_a_number_cut_to_a_whole_one_is_open_where_rounding_may_cross_one() -> N
     assert walked.bounds["some"].tolist() == [True, False, False]
 
 
+def test_a_product_of_scattered_numbers_is_not_exact() -> None:
+    index = torch.tensor([0, 1, 1, 0])
+
+    def product(values: Values) -> Values:
+        return {"y": torch.ones(2).double().scatter_reduce(0, index, values["x"], "prod")}
+
+    wide = {"x": torch.rand(4, dtype=torch.float64)}
+    walked = walk(record(product, wide), wide, Arithmetic.of(torch.float32))
+    assert walked.unbounded == {"aten.scatter_reduce.two"}
+    assert walked.bounds["y"].isinf().all()
+
+
 def test_the_guide_has_the_table() -> None:
     guide = (Path(__file__).parent.parent / "GUIDE.md").read_text()
     rows = [
