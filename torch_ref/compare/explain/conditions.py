@@ -111,10 +111,10 @@ def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | 
     other = float(outside[0])
     if bool((outside == other).all()) and not bool((inside == other).any()):
         return Condition(f"{label} != {written(other)}", numbers != other, number=other)
-    at_zero = _by_sign(quantity, inside, outside)
+    both_signs = bool((numbers < 0).any()) and bool((numbers > 0).any())
+    at_zero = _by_sign(quantity, inside, outside) if both_signs else None
     if at_zero is not None:
         return at_zero
-    both_signs = bool((numbers < 0).any()) and bool((numbers > 0).any())
     for text, size in ((label, numbers), (f"|{label}|", numbers.abs()))[: 1 + both_signs]:
         low, high = size[wrong], size[right]
         if low.max() < high.min():
@@ -132,12 +132,9 @@ def _threshold(quantity: Quantity, wrong: Tensor, right: Tensor) -> Condition | 
 
 def _by_sign(quantity: Quantity, inside: Tensor, outside: Tensor) -> Condition | None:
     """The sign of a quantity that has both: the plainest threshold, where it is one."""
-    numbers = quantity.numbers
-    if not (bool((numbers < 0).any()) and bool((numbers > 0).any())):
-        return None
     for text, compare in (("<", torch.lt), ("<=", torch.le), (">", torch.gt), (">=", torch.ge)):
         if bool(compare(inside, 0).all()) and not bool(compare(outside, 0).any()):
-            mask = compare(numbers, 0)
+            mask = compare(quantity.numbers, 0)
             return Condition(f"{quantity.label} {text} 0", mask, not quantity.is_whole)
     return None
 
