@@ -13,8 +13,9 @@ cases the signed deviations d = manual - reference tell more. The claim, and its
 Two things are allowed on top, since the mean is not exactly zero. Rounding to nearest: half of the
 dtype's unit roundoff (measured on the assignment network, a million cases a dtype: at most 0.05 of
 it; but inputs may be the same few whole numbers in all cases, and r / 255 of these 0.41 of it in
-bfloat16). Curved functions: exp(x + error) is exp(x) (1 + error + error^2/2 ...), of relative mean
-error^2/2; so the mean square of d/r that was seen, sum(d^2 / e^2) / sum(r^2 / e^2), twice that.
+bfloat16); in float64 two and a half, for the libraries' functions. Curved functions: exp(x + error)
+is exp(x) (1 + error + error^2/2 ...), of relative mean error^2/2; so the mean square
+of d/r that was seen, sum(d^2 / e^2) / sum(r^2 / e^2), twice that.
 Constants written in the code (0.3 in float32), and what is computed of them alone, are off by the
 same amount in every case: where an estimate is too far from 0 it is held against the estimate that
 they alone may cause on the first cases, and nothing is concluded of a hand whose constants cannot
