@@ -15,8 +15,8 @@ aten = torch.ops.aten
 # Fused operations have no rule of their own: they are taken apart into those that have.
 _TAKEN_APART = (
     aten.native_layer_norm, aten.native_batch_norm, aten._native_batch_norm_legit,
-    aten._native_batch_norm_legit_functional, aten.native_group_norm, aten._softmax,
-    aten._log_softmax, aten.elu, aten.leaky_relu, aten.celu, aten.selu, aten.mish,
+    aten._native_batch_norm_legit_functional, aten.native_group_norm, aten.elu, aten.leaky_relu,
+    aten.celu, aten.selu, aten.mish,
     aten.addmm, aten.addmv, aten.baddbmm, aten.var, aten.var_mean, aten.std, aten.norm,
     aten.linalg_vector_norm, aten.embedding, aten.sigmoid_backward, aten.tanh_backward,
     aten.index_add, aten.lerp, aten.addcmul, aten.addcdiv, aten.xlogy, aten.logit,
@@ -26,6 +26,7 @@ _TAKEN_APART = (
 _RULES_OF_THEIR_OWN = (
     aten.max_pool2d_with_indices, aten.max_pool2d_with_indices_backward, aten.gelu,
     aten.gelu_backward,
+    aten._softmax, aten._log_softmax, aten.logsumexp,
     aten.mv, aten.dot,  # libraries add their terms in another way than `sum` does
     # torch makes these of indices, each of which rounding might turn
     aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d,
@@ -179,6 +180,16 @@ def _in_full_precision(operation: Any, apart: Callable[..., Any]) -> dict[Any, C
     return {operation: taken_apart}
 
 
+def _cast_before(operation: Any) -> Callable[..., Any]:
+    """A softmax that widens its numbers itself, on GPUs: float32's, after the cast it stands for.
+    Any other has a rule."""
+
+    def apart(value: Tensor, dim: int, half_to_float: bool) -> Any:
+        return operation(value.float(), dim, False) if half_to_float else NotImplemented
+
+    return apart
+
+
 _BATCH_NORMS = (
     aten.native_batch_norm.default, aten._native_batch_norm_legit.default,
     aten._native_batch_norm_legit_functional.default,
@@ -238,4 +249,6 @@ DECOMPOSITIONS = {
         aten._cdist_backward.default: _distances_backward,
     }.items()
     if getattr(operation, "overloadpacket", None) not in _RULES_OF_THEIR_OWN
+} | {
+    softmax: _cast_before(softmax) for softmax in (aten._softmax.default, aten._log_softmax.default)
 }

@@ -61,33 +61,31 @@ def _roundings(operation: Operation) -> Any:
         return math.prod(as_pair(operation.args[1]))
     if operation.name == "avg_pool2d_backward":
         return math.prod(_overlapping(*operation.args[2:4]))
-    value = operation.args[0]
-    terms = _terms(operation)
+    found = roundings_along(operation.args[0], _summed(operation))
+    if isinstance(found, Tensor) and operation.name != "cumsum":
+        return found.reshape(operation.result.shape)
+    return found
+
+
+def roundings_along(value: Tensor, axes: Sequence[int]) -> Any:
+    """How many roundings the sum over some axes may have, these kept with size 1."""
+    axes = [axis % value.ndim for axis in axes] if value.ndim else []
+    terms = math.prod(value.shape[axis] for axis in axes)
     if terms <= FEW:
         return terms
-    axes = _summed(operation)
+    kept = [1 if axis in axes else size for axis, size in enumerate(value.shape)]
     others = [axis for axis in range(value.ndim) if axis not in axes]
     together = value.permute(*others, *axes).reshape(*(value.shape[axis] for axis in others), -1)
-    tied = _repeat(together, -1, terms)
-    if operation.name == "cumsum":
-        tied = tied.unsqueeze(*axes)
-    else:
-        tied = tied.reshape(operation.result.shape)
+    tied = _repeat(together, -1, terms).reshape(kept)
     return torch.where(tied, terms, growth(terms))
-
-
-def _terms(operation: Operation) -> int:
-    value = operation.args[0]
-    if operation.name == "cumsum":
-        return int(value.shape[operation.args[1]]) if value.ndim else 1
-    return int(value.numel() // max(operation.result.numel(), 1))
 
 
 def _summed(operation: Operation) -> list[int]:
     """The axes over which it sums: one, some, or all where none is given."""
-    axes = operation.args[1] if len(operation.args) > 1 else None
-    given = [axes] if isinstance(axes, int) else list(axes or range(operation.args[0].ndim))
-    return [axis % operation.args[0].ndim for axis in given] if operation.args[0].ndim else []
+    value, axes = operation.args[0], operation.args[1] if len(operation.args) > 1 else None
+    if isinstance(axes, int):
+        axes = [axes] if value.ndim else []
+    return list(axes or range(value.ndim))
 
 
 def as_pair(sizes: Sequence[int]) -> list[int]:
@@ -249,26 +247,6 @@ def all_multiplied(operation: Operation) -> Bound:
     bound = moved + terms * arithmetic.unit_roundoff * (size + moved)
     bound = bound + (size > 0).double() * arithmetic.eta * most
     return torch.where(most <= arithmetic.largest, bound, torch.inf)
-
-
-def logarithm_of_sums(operation: Operation) -> Bound:
-    """logcumsumexp: how far it moves over its argument's bound, and a rounding of each step.
-
-    It rises with every number, so the ends are exact. A step is a + log1p(exp(b - a)) for a >= b,
-    rounded by u (|v| + 8); that counts further on by its weight, exp(v_k - v_i). The largest
-    number of the dtype, a mask's, stays what it is.
-    """
-    value, axis, result = operation.args[0], operation.args[1], operation.result
-    bound: Any = 0.0
-    if operation.errors[0] is not None:
-        ends = (operation.call(value + side * operation.errors[0], axis) for side in (-1, 1))
-        moved = (torch.where(end == result, 0.0, (end - result).abs()) for end in ends)
-        bound = torch.maximum(*moved).nan_to_num(nan=math.inf, posinf=math.inf)
-    rounded = operation.size < 0.999 * operation.arithmetic.largest
-    steps = torch.where(rounded, result + (operation.size + 8).log(), -math.inf)
-    own = (operation.call(steps, axis) - result).exp().nan_to_num(nan=0.0)
-    own = torch.where(rounded, own, 0.0)
-    return bound + operation.arithmetic.unit_roundoff * own
 
 
 def accumulates(node: Node) -> bool:

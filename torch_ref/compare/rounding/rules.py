@@ -8,6 +8,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from torch_ref.compare.rounding import (
+    exponentials,
     factorizations,
     linear,
     pointwise,
@@ -54,7 +55,10 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (linear.convolution_backward, {"convolution_backward"}),
     (linear.accumulation, {"scatter_add"}),
     (linear.all_multiplied, {"prod", "cumprod"}),
-    (linear.logarithm_of_sums, {"logcumsumexp"}),
+    (exponentials.softmax, {"_softmax"}),
+    (exponentials.log_softmax, {"_log_softmax"}),
+    (exponentials.logarithm_of_sum, {"logsumexp"}),
+    (exponentials.logarithm_of_sums, {"logcumsumexp"}),
     (factorizations.solution, {"_linalg_solve_ex", "linalg_lu_solve"}),
     (factorizations.triangular_solution, {"linalg_solve_triangular"}),
     (factorizations.inverse, {"linalg_inv_ex"}),
