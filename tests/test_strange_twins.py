@@ -300,3 +300,64 @@ def test_a_shard_is_judged_alike_after_one_in_which_the_hand_branched() -> None:
     used, plan = fresh(), Plan(4 * 128, 128)
     for shard in range(4):
         assert judged(used, plan, shard).to_json() == judged(fresh(), plan, shard).to_json()
+
+
+def inverse_of(twin_inputs: Callable[[Draw], Values], manual: Callable[[Values], Values]) -> Twin:
+    """loss = sum of A^-1 b; the hand solves with A^T, in which LAPACK may meet a pivot of 0 where
+    it met one of 1e-17 in A."""
+
+    def reference(values: Values) -> Values:
+        solved = torch.linalg.solve(values["a"], values["b"])
+        return {"loss": solved.sum() if solved.ndim == 1 else solved.sum(-1)}
+
+    return Twin("solve", twin_inputs, reference, manual)
+
+
+def solved_by_hand(values: Values) -> Values:
+    a, b = values["a"], values["b"]
+    up = torch.linalg.solve(a.mT, torch.ones_like(b))
+    return {"a": -up.unsqueeze(-1) * torch.linalg.solve(a, b).unsqueeze(-2), "b": up}
+
+
+def one_system(draw: Draw) -> Values:
+    return {"a": draw.normal(shape=(4, 4)), "b": draw.normal(shape=(4,))}
+
+
+def many_systems(draw: Draw) -> Values:
+    return {"a": draw.normal(shape=(draw.cases, 4, 4)), "b": draw.normal(shape=(draw.cases, 4))}
+
+
+@pytest.mark.parametrize(("inputs", "cases"), [(one_system, 300), (many_systems, 30_000)])
+def test_a_hand_that_finds_a_stressed_matrix_singular_is_judged_without_the_stress(
+    inputs: Callable[[Draw], Values], cases: int
+) -> None:
+    def manual(values: Values) -> Values:
+        large = (values["a"].abs() > 1e-3).flatten(-2).any(-1)
+        torch.linalg.cholesky(large.double()[..., None, None])  # raises where it is 0
+        return solved_by_hand(values)
+
+    report = verify(inverse_of(inputs, manual), cases=cases)
+    assert report.verdict == "agree"
+    said = 'Under the stress "scaled down" one of the two sides raises _LinAlgError: such cases '
+    assert said + "are judged as they were drawn." in report.notes
+
+
+def test_a_hand_that_finds_the_author_s_own_matrix_singular_is_told_so() -> None:
+    def manual(values: Values) -> Values:
+        raise np.linalg.LinAlgError("singular")
+
+    with pytest.raises(TwinError, match=r"manual raised LinAlgError .* singular"):
+        verify(inverse_of(one_system, manual), cases=20)
+
+
+def test_a_batch_without_a_stress_is_its_cases_without_it() -> None:
+    twin = inverse_of(many_systems, solved_by_hand)
+    cases = Judge(twin, torch.float64, torch.device("cpu"), 0).cases
+    chunk = cases.batch(1, 10**6).part(500, 40)
+    drawn = cases.as_drawn(chunk, ["scaled up"])
+    for place in range(chunk.count):
+        one, alone = drawn.part(place, 1), chunk.part(place, 1)
+        changed = cases.stratum(alone.first) == "scaled up"
+        assert bool((one.inputs["a"] != alone.inputs["a"]).any()) == changed
+        expected = cases.as_drawn(cases.case(alone.first), ["scaled up"])
+        torch.testing.assert_close(one.inputs, expected.inputs, rtol=0, atol=0)

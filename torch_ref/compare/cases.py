@@ -4,8 +4,8 @@ A batched twin is drawn in whole shards and then cut, a one-case twin case by ca
 case has a Philox counter of its own. The author's strata and the harness's stresses take turns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -138,26 +138,70 @@ class Cases:
         """One case; of a batched twin, with a cases dimension of size 1."""
         if self.batched:
             return self._whole(index // SHARD).part(index % SHARD, 1)
-        turn = index // len(self.strata)
-        stratum = self.stratum(index)
-        chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
-        sizes = partial(way_of(chosen), self._generator(chosen, sizes=True))
-        part = self._part(self._generator(index), 1, stratum, turn, sizes)
-        return Batch(self._in_domain(part), index, 1, False)
+        return Batch(self._in_domain(self._part_of(index)), index, 1, False)
+
+    def under_stress(self, batch: Batch) -> dict[str, Batch]:
+        """The cases of a batch under each stress; those of the author's own strata are left out."""
+        if not self.batched:
+            stratum = self.stratum(batch.first)
+            return {} if stratum in self.twin.strata else {stratum: batch}
+        found = {}
+        for turn, stratum in enumerate(self.strata):
+            cases = self._of_turn(turn, batch)
+            if stratum not in self.twin.strata and len(cases):
+                inputs = {name: value[cases] for name, value in batch.inputs.items()}
+                found[stratum] = replace(batch, inputs=inputs, count=len(cases))
+        return found
+
+    def as_drawn(self, batch: Batch, stresses: Collection[str]) -> Batch:
+        """The same cases, but those under these stresses as their author draws them."""
+        if not self.batched:
+            return replace(batch, inputs=self._part_of(batch.first).drawn)
+        inputs = {name: value.clone() for name, value in batch.inputs.items()}
+        first = batch.first % SHARD
+        for turn, part in enumerate(self._parts(batch.first // SHARD)):
+            if part.stratum in stresses:
+                cases = self._of_turn(turn, batch)
+                for name, value in part.drawn.items():
+                    inputs[name][cases] = value[(first + cases) // len(self.strata)]
+        return replace(batch, inputs=inputs)
+
+    def _of_turn(self, turn: int, batch: Batch) -> Tensor:
+        """Which of a batch's cases have this turn among the strata."""
+        turns = len(self.strata)
+        return torch.arange(batch.count)[(turn - batch.first % SHARD) % turns :: turns]
+
+    def note_raised(self, stratum: str, what: str, error: BaseException) -> None:
+        """Note that a stress is more than the reference, or the hand, can take."""
+        self.notes[
+            f'Under the stress "{stratum}" {what} raises {type(error).__name__}: such cases are '
+            "judged as they were drawn."
+        ] = None
 
     def shard(self, shard: int) -> Values:
         """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""
-        generator = self._generator(shard)
-        each = -(-SHARD // len(self.strata))
-        parts = [
-            self._part(generator, each, stratum, turn, partial(any_size, generator))
-            for turn, stratum in enumerate(self.strata)
-        ]
+        parts = self._parts(shard)
         check_drawn_together(self.twin, dict(zip(self.strata, (part.drawn for part in parts))))
         chosen = self._all_in_domain(parts)
         by_turns = {name: _by_turns([one[name] for one in chosen])[:SHARD] for name in chosen[0]}
         check_numbers(self.twin, by_turns)  # once and not part by part, which takes longer
         return by_turns
+
+    def _parts(self, shard: int) -> list[_Part]:
+        generator = self._generator(shard)
+        each = -(-SHARD // len(self.strata))
+        return [
+            self._part(generator, each, stratum, turn, partial(any_size, generator))
+            for turn, stratum in enumerate(self.strata)
+        ]
+
+    def _part_of(self, index: int) -> _Part:
+        """Of a one-case twin."""
+        turn = index // len(self.strata)
+        stratum = self.stratum(index)
+        chosen = 0 if stratum in LAYOUT else set_of_sizes(turn)
+        sizes = partial(way_of(chosen), self._generator(chosen, sizes=True))
+        return self._part(self._generator(index), 1, stratum, turn, sizes)
 
     def _part(
         self, generator: np.random.Generator, cases: int, stratum: str, turn: int, sizes: Sizes
@@ -201,11 +245,7 @@ class Cases:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a stranger's code may raise anything outside its domain
-            raised = type(error).__name__
-            self.notes[
-                f'Under the stress "{part.stratum}" the reference raises {raised}: such cases are '
-                "judged as they were drawn."
-            ] = None
+            self.note_raised(part.stratum, "the reference", error)
             return part.drawn
         return self._where(finite, part)
 

@@ -3,7 +3,8 @@
 Each stress takes inputs as the author draws them and returns others of the same shapes and dtypes.
 Signs stay, so what had to be positive is positive still, and integers that are all different (an
 order, say) stay as they are. A case that leaves the reference's domain this way (its loss, a value
-or a gradient is not finite any more) is put back as it was drawn.
+or a gradient is not finite any more) is put back as it was drawn, and so is every case of a batch
+under a stress by which one of the two sides finds a matrix singular.
 
     scaled up, scaled down    every input times its own power of ten, 10^0 to 10^5 or 10^-8 to 10^0
     mixed scales              the same number by number, 10^-3 to 10^3
