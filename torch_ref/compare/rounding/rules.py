@@ -15,6 +15,7 @@ from torch_ref.compare.rounding import (
     resampling,
     selection,
     structure,
+    windows,
 )
 from torch_ref.compare.rounding.operation import Bound, Operation, is_long, name_of
 
@@ -37,6 +38,7 @@ COMPARISONS = {"ge", "gt", "le", "lt", "eq", "ne"}
 LOGICAL = {"logical_and", "logical_or", "logical_not", "bitwise_and", "bitwise_or", "bitwise_not",
            "logical_xor", "bitwise_xor", "any", "all"}  # fmt: skip
 JUMPS = {"sign", "sgn", "floor", "ceil", "round", "trunc"}
+WHOLE = {"div", "floor_divide", "remainder", "fmod"}  # of integers, as of indices: exact
 SUMS = {"sum", "mean", "cumsum", "avg_pool2d", "avg_pool2d_backward"}
 
 # (what the rule is, the operations it holds for), in the order in which the guide prints them.
@@ -77,8 +79,8 @@ TABLE: tuple[tuple[Rule, set[str]], ...] = (
     (selection.one_in_order, {"kthvalue", "median"}),
     (selection.extreme_so_far, {"cummax", "cummin"}),
     (selection.extreme_of_scattered, {"scatter_reduce"}),
-    (selection.max_pool, {"max_pool2d_with_indices"}),
-    (selection.max_pool_backward, {"max_pool2d_with_indices_backward"}),
+    (windows.max_pool, windows.POOLS),
+    (windows.max_pool_backward, windows.POOLS_BACKWARD),
 )
 _BY_NAME = {name: rule for rule, names in TABLE for name in names}
 # With exact arguments these are exact: there is nothing to bound.
@@ -86,13 +88,12 @@ _EXACT = (
     COPIES | STRUCTURAL | resampling.PADS | COMPARISONS | LOGICAL | JUMPS
     | {"where", "abs", "neg", "relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum",
        "amax", "amin", "max", "min", "argmax", "argmin", "sort", "topk", "kthvalue", "median",
-       "cummax", "cummin", "scatter_reduce", "max_pool2d_with_indices"}
+       "cummax", "cummin", "scatter_reduce"} | windows.POOLS
 )  # fmt: skip
 # ... but where they meet a threshold exactly there may be a kink to report.
 _KINKED = COMPARISONS | {"relu", "clamp", "clamp_min", "clamp_max", "maximum", "minimum", "sign",
                          "sgn", "max", "min", "sort", "topk", "kthvalue", "median",
-                         "cummax", "cummin", "scatter_reduce",
-                         "max_pool2d_with_indices"}  # fmt: skip
+                         "cummax", "cummin", "scatter_reduce"} | windows.POOLS  # fmt: skip
 # ... and where they bring a number of their own that the dtype may have to round.
 _NUMBERED = COMPARISONS | {"clamp", "clamp_min", "clamp_max", "constant_pad_nd", "scatter"}
 # Of one tensor: it alone moves, and so does its bound.
@@ -102,6 +103,11 @@ _MOVING = (STRUCTURAL | COPIES | resampling.PADS) - {
     "constant_pad_nd",
     "scatter",
 }  # these bring numbers of their own
+
+# What an open integer reaches is known, and the rest is not opened with it; so it is of integers
+# that are computed place by place.
+_BY_PLACE = (pointwise.pointwise, pointwise.open_everywhere)
+_FOLLOWING = _ALONE | windows.POOLS_BACKWARD | {"getitem", "gather", "scatter", "scatter_add"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ class Plan:
     then is a number written in the code. kinks: whether it reports kinks. moves: whether every
     number of the result is one of an argument's, so that none can overflow. alone: whether these
     are those of the first argument. whole: whether an argument may hold integers or booleans;
-    narrow: whether one is of floats with fewer digits than float64's.
+    follows: whether the rule knows what an open one reaches. narrow: whether an argument is of
+    floats with fewer digits than float64's.
     places: which arguments are nodes; None where some are in lists or given by name.
     """
 
@@ -126,6 +133,7 @@ class Plan:
     moves: bool
     alone: bool
     whole: bool
+    follows: bool
     narrow: bool
     places: tuple[int, ...] | None
 
@@ -147,6 +155,7 @@ def plan_of(node: Node) -> Plan:
             moves=name in _MOVING,
             alone=name in _ALONE,
             whole=any(map(_may_hold_whole, node.all_input_nodes)),
+            follows=name in _FOLLOWING or (rule in _BY_PLACE and not _is_floating(node)),
             narrow=any(map(_is_narrow, node.all_input_nodes)),
             places=_places(node),
         )
@@ -159,6 +168,8 @@ def _rule_for(node: Node, name: str) -> Rule:
         return linear.accumulation if linear.accumulates(node) else structure.structural
     if name in ("max", "min") and len(node.args) < 2:  # of all numbers: no axis, no index
         return selection.extreme
+    if name in WHOLE and not _is_floating(node):
+        return pointwise.open_everywhere
     if name == "scatter_reduce" and node.args[4] not in ("amax", "amin"):
         return structure.unknown
     if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds
@@ -177,11 +188,15 @@ def _places(node: Node) -> tuple[int, ...] | None:
     return None if nested else places
 
 
+def _is_floating(node: Node) -> bool:
+    form = node.meta.get("form")
+    return form is None or form.dtype.is_floating_point
+
+
 def _is_narrow(node: Node) -> bool:
     form = node.meta.get("form")
     return form is not None and form.dtype.is_floating_point and form.dtype != torch.float64
 
 
 def _may_hold_whole(node: Node) -> bool:
-    form = node.meta.get("form")
-    return form is None or not form.dtype.is_floating_point
+    return node.meta.get("form") is None or not _is_floating(node)

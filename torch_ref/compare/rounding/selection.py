@@ -6,15 +6,12 @@ numbers meet the threshold exactly, a gradient is a convention; such places are 
 and torch's convention is the one judged by.
 """
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
 
-from torch_ref.compare.rounding.linear import as_pair, growth
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
 from torch_ref.compare.rounding.pointwise import as_numbers, open_everywhere
 from torch_ref.compare.rounding.structure import opened
@@ -211,22 +208,38 @@ def extreme_index(operation: Operation) -> Bound:
 
 
 def ordered(operation: Operation) -> Bound:
-    """sort and topk: values as of amax, indices open where neighbours in order are near."""
+    """sort and topk: values as of amax, indices open where numbers may change places."""
     value, error = operation.args[0], operation.error(0)
     axis, descending = _order(operation)
-    if value.ndim == 0:
+    if value.ndim == 0 or not value.shape[axis]:
         return error, torch.zeros_like(operation.result[1], dtype=torch.bool)
     numbers, order = value.sort(dim=axis, descending=descending)
     bounds = error.gather(axis, order)
-    gap = numbers.diff(dim=axis).abs()
-    reach = bounds.narrow(axis, 0, gap.shape[axis]) + bounds.narrow(axis, 1, gap.shape[axis])
-    near = (gap <= reach) & (reach > 0)
-    operation.report_kink(gap == 0)
-    one = torch.zeros_like(near.narrow(axis, 0, 1)) if gap.shape[axis] else near
-    either = torch.cat((near, one), axis) | torch.cat((one, near), axis)
+    operation.report_kink(numbers.diff(dim=axis) == 0)
+    rising = -numbers if descending else numbers
+    near = _may_change_places(rising, bounds, axis)
     count = operation.result[1].shape[axis]
     worst = error.amax(axis, keepdim=True).expand(value.shape)
-    return worst.narrow(axis, 0, count), either.narrow(axis, 0, count)
+    return worst.narrow(axis, 0, count), near.narrow(axis, 0, count)
+
+
+def _may_change_places(rising: Tensor, bounds: Tensor, axis: int) -> Tensor:
+    """Of sorted numbers those that a neighbour, or one from farther away, may pass."""
+    length = rising.shape[axis] - 1
+    lower, upper = ((0, length), (1, length))
+
+    def of(number: Tensor, part: tuple[int, int]) -> Tensor:
+        return number.narrow(axis, *part)
+
+    reach = of(bounds, lower) + of(bounds, upper)
+    passes = (rising.diff(dim=axis) <= reach) & (reach > 0)
+    highest = (rising + bounds).cummax(axis).values
+    lowest = (rising - bounds).flip(axis).cummin(axis).values.flip(axis)
+    from_below = of(highest, lower) > of(rising - bounds, upper)
+    from_above = of(lowest, upper) < of(rising + bounds, lower)
+    none = torch.zeros_like(rising.narrow(axis, 0, 1), dtype=torch.bool)
+    below, above = ((none, passes | from_below), (passes | from_above, none))
+    return torch.cat(below, axis) | torch.cat(above, axis)
 
 
 def _order(operation: Operation) -> tuple[int, bool]:
@@ -295,76 +308,3 @@ def extreme_of_scattered(operation: Operation) -> Bound:
     if opened(operation):
         return torch.full_like(operation.result, torch.inf)
     return operation.call(operation.error(0), axis, index, operation.error(3), "amax")
-
-
-def max_pool(operation: Operation) -> Bound:
-    """The largest bound of a window; the index open where a second number is near the maximum."""
-    value, error = operation.args[0], operation.error(0)
-    windows, bounds = (_windows(t, operation, fill) for t, fill in ((value, -math.inf), (error, 0)))
-    lowest = (windows - bounds).amax(2, keepdim=True)
-    candidates = (windows + bounds >= lowest).sum(2)
-    tied = (windows == windows.amax(2, keepdim=True)).sum(2) > 1
-    shape = operation.result[0].shape
-    operation.report_kink(tied.reshape(shape))
-    near = (candidates > 1) & (bounds.amax(2) > 0)
-    return bounds.amax(2).reshape(shape), near.reshape(shape)
-
-
-def max_pool_backward(operation: Operation) -> Bound:
-    """Each window's gradient goes to its maximum; anywhere in the window where that is open."""
-    gradient, error = operation.args[0], operation.error(0)
-    rest = operation.args[1:]
-    terms = operation.call(torch.ones_like(gradient), *rest)
-    sizes = operation.call(gradient.abs() + error, *rest)
-    bound = operation.call(error, *rest)
-    bound = bound + growth(terms) * operation.arithmetic.unit_roundoff * sizes
-    near = operation.errors[7]
-    if near is not None and bool(near.any()):
-        moved = torch.where(near, gradient.abs() + error, 0.0)
-        bound = bound + _over_windows(moved, operation)
-    return bound
-
-
-def _window(operation: Operation, first: int) -> dict[str, Any]:
-    """Kernel size, stride, padding and dilation, each a pair, from the argument `first` on."""
-    pairs = [as_pair(sizes) for sizes in operation.args[first : first + 4]]
-    kernel = pairs[0]
-    stride = pairs[1] if len(pairs) > 1 and pairs[1] else kernel
-    padding = pairs[2] if len(pairs) > 2 else [0, 0]
-    dilation = pairs[3] if len(pairs) > 3 else [1, 1]
-    return {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}
-
-
-def _windows(value: Tensor, operation: Operation, fill: float) -> Tensor:
-    """The numbers of every window, shape (batch, channel, within the window, window)."""
-    window = _window(operation, 1)
-    room = _room(window, value.shape[-2:], operation.result[0].shape[-2:])
-    padded = nn.functional.pad(value.reshape(-1, 1, *value.shape[-2:]), room, value=fill)
-    return nn.functional.unfold(padded, **window).unsqueeze(1)
-
-
-def _over_windows(value: Tensor, operation: Operation) -> Tensor:
-    """Every window's number added to all places of the window, in the shape of the pool's input."""
-    window = _window(operation, 2)
-    shape = operation.args[1].shape
-    room = _room(window, shape[-2:], value.shape[-2:])
-    size = [n + sum(room[at : at + 2]) for n, at in zip(shape[-2:], (2, 0), strict=True)]
-    columns = value.reshape(-1, 1, math.prod(value.shape[-2:]))
-    spread = columns.expand(-1, math.prod(window["kernel_size"]), -1)
-    folded = nn.functional.fold(spread, tuple(size), **window)
-    return nn.functional.pad(folded, [-n for n in room]).reshape(shape)
-
-
-def _room(window: dict[str, Any], size: Sequence[int], windows: Sequence[int]) -> list[int]:
-    """What is to be put before and after an image's rows, and before and after its columns, in the
-    order in which torch wants it, so that so many windows fit exactly; below 0, taken away. Takes
-    the padding out of `window`."""
-    room: list[int] = []
-    kernel, stride, padding, dilation = (
-        window[name] for name in ("kernel_size", "stride", "padding", "dilation")
-    )
-    del window["padding"]
-    for at in (1, 0):
-        reach = (windows[at] - 1) * stride[at] + dilation[at] * (kernel[at] - 1) + 1
-        room += [padding[at], reach - size[at] - padding[at]]
-    return room

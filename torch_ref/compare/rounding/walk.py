@@ -183,7 +183,7 @@ class _Walker:
                 rule = unknown
         if rule is unknown and operation.result is not None:
             self.unbounded.add(str(operation.node.target))
-        elif plan.whole and opened(operation, torch.bool):
+        elif plan.whole and not plan.follows and opened(operation, torch.bool):
             rule = unknown  # the rules know open masks only
         error = rule(operation)
         return error if inexact or plan.rounds else None

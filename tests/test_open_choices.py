@@ -1,0 +1,93 @@
+"""What rounding may choose otherwise is open where it reaches, and nowhere else."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torch_ref import Twin, verify
+from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.rounding import Arithmetic, Walked, walk
+from torch_ref.compare.twin import Values
+
+F = nn.functional
+# The last two of the second row are one unit in the last place apart: either may be the largest.
+NEAR = torch.tensor([[1.0, 5.0, 3.0, 2.0], [2.0, 1.0, 7.0, 7.0 * (1 + 2.0**-24)]]).double()
+CHOICES: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda x: x.max(1).values,
+    "kthvalue": lambda x: x.kthvalue(4, 1).values,
+    "sort": lambda x: x.sort(1).values,
+    "topk": lambda x: x.topk(2, 1).values,
+    "max-pool": lambda x: F.max_pool1d(x, 4),
+    "max-pool to a size": lambda x: F.adaptive_max_pool1d(x, 1),
+    "argmax": lambda x: x.take_along_dim(x.argmax(1, keepdim=True), 1),
+}
+
+
+def walked(function: Callable[[Tensor], Tensor], x: Tensor) -> Walked:
+    """y = function(1.1 x) and the derivative of sum(y^2), bounded in float32."""
+
+    def loss(values: Values) -> Values:
+        y = function(values["x"] * 1.1)
+        return {"y": y, "loss": (y * y).sum()}
+
+    def everything(values: Values) -> Values:
+        with torch.no_grad():
+            y = loss(values)["y"]
+        return {"value": y, "dx": gradients_by_autograd(loss, values)["x"]}
+
+    inputs = {"x": x}
+    return walk(record(everything, inputs), inputs, Arithmetic.of(torch.float32))
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_only_the_line_of_an_open_choice_is_open(name: str) -> None:
+    found = walked(CHOICES[name], NEAR)
+    sizes, bounds = found.values["dx"].abs(), found.bounds["dx"]
+    assert (bounds[0] < 1e-5).all()
+    assert (bounds[1, 2:] > 10).all()
+    assert (bounds[1, 2:] < 100).all()
+    assert (found.bounds["value"] < (1e-4 if name != "argmax" else 100)).all()
+    assert not found.unbounded
+    assert sizes[0, 1] > 10
+
+
+def test_a_number_may_be_passed_from_far_away() -> None:
+    """Neighbours in order are not near each other, but the first may pass them both."""
+    inputs = {"x": torch.tensor([1.0, 2.0, 3.0]), "v": torch.tensor([10.0, 20.0, 30.0])}
+    inputs = {name: value.double() for name, value in inputs.items()}
+    bounds = {"x": torch.tensor([5.0, 0.0, 0.0]).double()}
+    graph = record(lambda values: {"y": values["v"].gather(0, values["x"].argsort(0))}, inputs)
+    found = walk(graph, inputs, Arithmetic.of(torch.float64), bounds=bounds)
+    assert (found.bounds["y"] >= 30).all()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+def test_axes_of_size_0_and_1_can_be_sorted(size: int) -> None:
+    for function in (lambda x: x.sort(1).values, lambda x: x.topk(size, 1).values):
+        assert walked(function, torch.ones(2, size).double()).values["dx"].shape == (2, size)
+
+
+def test_a_network_with_pooling_is_decided_in_bfloat16() -> None:
+    def reference(values: Values) -> Values:
+        y = F.max_pool1d(F.conv1d(values["x"], values["w"]), 2)
+        return {"loss": (y * y).sum()}
+
+    def manual(values: Values) -> Values:
+        z = F.conv1d(values["x"], values["w"])
+        y, index = F.max_pool1d(z, 2, return_indices=True)
+        up = torch.zeros_like(z).scatter(2, index, 2 * y)
+        columns = values["x"].unfold(2, values["w"].shape[2], 1)
+        dx = F.conv_transpose1d(up, values["w"])
+        return {"x": dx, "w": torch.einsum("not,nitk->oik", up, columns)}
+
+    twin = Twin(
+        "pooled",
+        lambda draw: {"x": draw.normal(shape=(2, 3, 12)), "w": draw.normal(shape=(4, 3, 3))},
+        reference,
+        manual,
+    )
+    report = verify(twin, cases=60, dtype=torch.bfloat16)
+    assert report.verdict == "agree"
+    assert max(row.undecided for row in report.rows) < 0.9
