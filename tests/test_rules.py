@@ -79,6 +79,12 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "in another's order": lambda x, y, z, w: x.roll(1, 0).gather(1, x.argsort(1)),
     "put in another's order": lambda x, y, z, w: torch.zeros_like(x).scatter(
         0, x.argsort(0), x.roll(1, 0)),
+    "sampled at a grid": lambda x, y, z, w: F.grid_sample(z[None], x.reshape(1, 3, 4, 2) * 0.7,
+        align_corners=False),
+    "sampled at a grid, aligned": lambda x, y, z, w: F.grid_sample(z[None], x.reshape(1, 3, 4, 2),
+        padding_mode="border", align_corners=True),
+    "the nearest of a grid": lambda x, y, z, w: F.grid_sample(z[None], x.reshape(1, 3, 4, 2),
+        "nearest", align_corners=False),
     "pdist": lambda x, y, z, w: torch.pdist(x) + torch.pdist(x, 1) + torch.pdist(x, 3),
     "margin loss": lambda x, y, z, w: F.multi_margin_loss(
         x, torch.tensor([2, 0, 5, 1]), reduction="none"),

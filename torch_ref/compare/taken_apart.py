@@ -10,7 +10,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from torch_ref.compare import written_out
+from torch_ref.compare import sampled, written_out
 
 aten = torch.ops.aten
 # Fused operations have no rule of their own: they are taken apart into those that have.
@@ -153,6 +153,8 @@ DECOMPOSITIONS = {
         **dict.fromkeys((aten.fmod.Tensor, aten.fmod.Scalar), written_out.remainder("trunc")),
         aten._cdist_forward.default: written_out.distances,
         aten._cdist_backward.default: written_out.distances_backward,
+        aten.grid_sampler_2d.default: sampled.grid_sampler,
+        aten.grid_sampler_2d_backward.default: sampled.grid_sampler_backward,
         aten._pdist_forward.default: written_out.distances_of_pairs,
         aten._pdist_backward.default: written_out.distances_of_pairs_backward,
         aten.multi_margin_loss_backward.default: written_out.multi_margin_loss_backward,

@@ -106,7 +106,8 @@ _MOVING = (STRUCTURAL | COPIES | resampling.PADS) - {
 
 # What an open integer reaches is known, and the rest is not opened with it; so it is of integers
 # that are computed place by place.
-_BY_PLACE = (pointwise.pointwise, pointwise.open_everywhere)
+_BY_PLACE = {pointwise.pointwise, pointwise.open_everywhere, selection.comparison,
+             selection.logical, selection.where, selection.clamped, selection.larger}  # fmt: skip
 _FOLLOWING = _ALONE | windows.POOLS_BACKWARD | {"getitem", "gather", "scatter", "scatter_add"}
 
 
@@ -155,7 +156,7 @@ def plan_of(node: Node) -> Plan:
             moves=name in _MOVING,
             alone=name in _ALONE,
             whole=any(map(_may_hold_whole, node.all_input_nodes)),
-            follows=name in _FOLLOWING or (rule in _BY_PLACE and not _is_floating(node)),
+            follows=name in _FOLLOWING or (rule in _BY_PLACE and _is_of_integers(node)),
             narrow=any(map(_is_narrow, node.all_input_nodes)),
             places=_places(node),
         )
@@ -191,6 +192,10 @@ def _places(node: Node) -> tuple[int, ...] | None:
 def _is_floating(node: Node) -> bool:
     form = node.meta.get("form")
     return form is None or form.dtype.is_floating_point
+
+
+def _is_of_integers(node: Node) -> bool:
+    return not any(map(_is_floating, (node, *node.all_input_nodes)))
 
 
 def _is_narrow(node: Node) -> bool:
