@@ -85,7 +85,8 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
         padding_mode="border", align_corners=True),
     "the nearest of a grid": lambda x, y, z, w: F.grid_sample(z[None], x.reshape(1, 3, 4, 2),
         "nearest", align_corners=False),
-    "pdist": lambda x, y, z, w: torch.pdist(x) + torch.pdist(x, 1) + torch.pdist(x, 3),
+    "pdist": lambda x, y, z, w: torch.pdist(x) + torch.pdist(x, 1) + torch.pdist(x, 3)
+    + torch.dist(x, x.roll(1, 0)),
     "margin loss": lambda x, y, z, w: F.multi_margin_loss(
         x, torch.tensor([2, 0, 5, 1]), reduction="none"),
     "squared margin loss": lambda x, y, z, w: F.multi_margin_loss(

@@ -155,6 +155,7 @@ DECOMPOSITIONS = {
         aten._cdist_backward.default: written_out.distances_backward,
         aten.grid_sampler_2d.default: sampled.grid_sampler,
         aten.grid_sampler_2d_backward.default: sampled.grid_sampler_backward,
+        aten.dist.default: written_out.distance,
         aten._pdist_forward.default: written_out.distances_of_pairs,
         aten._pdist_backward.default: written_out.distances_of_pairs_backward,
         aten.multi_margin_loss_backward.default: written_out.multi_margin_loss_backward,

@@ -127,6 +127,12 @@ def distances_backward(
     return _pulled(upstream.unsqueeze(-1), apart, p, distances.unsqueeze(-1)).sum(-2)
 
 
+def distance(first: Tensor, second: Tensor, p: float = 2.0) -> Tensor:
+    """Of two tensors: torch.dist."""
+    found: Tensor = torch.linalg.vector_norm(first - second, p)
+    return found
+
+
 def distances_of_pairs(value: Tensor, p: float = 2.0) -> Tensor:
     """Of each pair of rows once: torch.pdist."""
     first, second = _pairs(value)
