@@ -23,6 +23,15 @@ CHOICES: dict[str, Callable[[Tensor], Tensor]] = {
     "max-pool to a size": lambda x: F.adaptive_max_pool1d(x, 1),
     "argmax": lambda x: x.take_along_dim(x.argmax(1, keepdim=True), 1),
 }
+# What a key chooses of z, by row; of the second row's key the two largest are near each other.
+BY_KEY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gather": lambda key, z: z.gather(1, key.argmax(1, keepdim=True)),
+    "scatter": lambda key, z: torch.zeros_like(z).scatter(1, key.argmax(1, keepdim=True), z),
+    "scatter_add": lambda key, z: z.scatter_add(1, key.argmax(1, keepdim=True), z),
+    "index": lambda key, z: z.T[key.argmax(1)],
+    "index_select": lambda key, z: z.index_select(1, key.argmax(1)).T,
+    "embedding": lambda key, z: F.embedding(key.argmax(1), z.T),
+}
 
 
 def walked(function: Callable[[Tensor], Tensor], x: Tensor) -> Walked:
@@ -51,6 +60,36 @@ def test_only_the_line_of_an_open_choice_is_open(name: str) -> None:
     assert (found.bounds["value"] < (1e-4 if name != "argmax" else 100)).all()
     assert not found.unbounded
     assert sizes[0, 1] > 10
+
+
+@pytest.mark.parametrize("name", BY_KEY)
+def test_what_an_open_index_takes_and_puts_stays_on_its_line(name: str) -> None:
+    inputs = {"key": NEAR, "z": torch.arange(1.0, 9.0).reshape(2, 4).double()}
+    graph = record(lambda values: {"y": BY_KEY[name](values["key"] * 1.1, values["z"])}, inputs)
+    found = walk(graph, inputs, Arithmetic.of(torch.float32))
+    assert (found.bounds["y"][0] < 1e-5).all()
+    assert (found.bounds["y"][1] >= 1).all()
+    assert (found.bounds["y"][1] < 30).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda key, z: torch.zeros_like(z).index_put((key.argmax(1),), z[:2]),
+        lambda key, z: z.index_put((key.argmax(1),), z[:2], accumulate=True),
+        lambda key, z: z.index_add(0, key.argmax(1), z[:2]),
+    ],
+)
+def test_an_open_row_may_go_anywhere(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Whichever of its two nearest columns the second row's key chooses."""
+    other = NEAR.flip(1).roll(-2, 1)  # chooses column 3 where NEAR chooses 2, and as it does else
+    inputs = {"key": NEAR, "z": torch.arange(1.0, 13.0).reshape(4, 3).double()}
+    graph = record(lambda values: {"y": function(values["key"] * 1.1, values["z"])}, inputs)
+    found = walk(graph, inputs, Arithmetic.of(torch.float32))
+    turned = function(torch.stack((NEAR[0], other[1])), inputs["z"])
+    assert ((turned - found.values["y"]).abs() <= found.bounds["y"]).all()
+    assert (turned != found.values["y"]).any()
+    assert found.bounds["y"].isfinite().all()
 
 
 def test_a_number_may_be_passed_from_far_away() -> None:

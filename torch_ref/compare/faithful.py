@@ -1,5 +1,7 @@
 """Whether a recorded graph does what it was recorded from: it is tried on other numbers."""
 
+from functools import partial
+
 from torch import Tensor
 
 from torch_ref.compare.cases import Batch
@@ -12,18 +14,20 @@ def other_numbers(batch: Batch, wide: Values) -> Values:
     """Inputs laid out alike with other numbers: a graph that depends on its numbers then shows.
 
     The batch's cases in another order; of a single case, the floating numbers backwards and a bit
-    smaller.
+    smaller, each input by another factor: some functions have only ratios for their arguments.
     """
     if batch.batched:
         return {name: value.flip(0) for name, value in wide.items()}
     return {
-        name: copy_of(value, _backwards) if value.is_floating_point() else value
-        for name, value in wide.items()
+        name: copy_of(value, partial(_backwards, 0.875 - 0.125 * place / len(wide)))
+        if value.is_floating_point()
+        else value
+        for place, (name, value) in enumerate(wide.items())
     }
 
 
-def _backwards(numbers: Tensor) -> Tensor:
-    return 0.875 * numbers.flip(tuple(range(numbers.ndim)))
+def _backwards(factor: float, numbers: Tensor) -> Tensor:
+    return factor * numbers.flip(tuple(range(numbers.ndim)))
 
 
 def faithful(walked: Walked, expected: Values) -> bool:

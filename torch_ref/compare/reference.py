@@ -83,7 +83,8 @@ def record(
     """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
     taken apart, dead ones removed.
 
-    may_decide: as of `recorded`. Raises LooksAtNumbersError, and whatever the function raises.
+    may_decide: as of `recorded`; who may not must not go on outside torch, either. Raises
+    LooksAtNumbersError, LeavesTorchError, and whatever the function raises.
     """
     names: list[str] = []
 
@@ -92,7 +93,7 @@ def record(
         names[:] = values
         return tuple(values.values())
 
-    with as_written():
+    with as_written(stays=not may_decide):
         written = recorded(function_of_tensors, *example.values(), may_decide=may_decide)
     written.graph.eliminate_dead_code()
     with torch.no_grad():  # the derivatives are in the graph already

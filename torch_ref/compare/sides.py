@@ -19,6 +19,7 @@ from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.rounding.looks import Looks
 from torch_ref.compare.rounding.walk import LOOKING
 from torch_ref.compare.said import Said
+from torch_ref.compare.taken_apart import LeavesTorchError
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 
@@ -390,7 +391,7 @@ def in_case(bound: Tensor, batched: bool) -> Tensor:
 def _why_not_recorded(error: Exception) -> str:
     if isinstance(error, LooksAtNumbersError):
         return "it looks at its numbers: use torch.where instead of if, item() or float()"
-    return told(error)
+    return str(error) if isinstance(error, LeavesTorchError) else told(error)
 
 
 def _is_open(value: Tensor, bound: Tensor) -> bool:

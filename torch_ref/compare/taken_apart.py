@@ -37,13 +37,29 @@ _RULES_OF_THEIR_OWN = (
 )  # fmt: skip
 
 
+class LeavesTorchError(Exception):
+    """Numbers are asked for by another library: what it does with them cannot be recorded."""
+
+
+_LEAVING = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
+
+
 class WithoutLooking(TorchFunctionMode):
-    """Functions that look at their numbers though they need not, by others that can be recorded."""
+    """Functions that look at their numbers though they need not, by others that can be recorded.
+
+    stays: whether to raise LeavesTorchError where floats are asked for by another library.
+    """
+
+    def __init__(self, stays: bool) -> None:
+        super().__init__()
+        self.stays = stays
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self.stays and func in _LEAVING and args[0].is_floating_point():
+            raise LeavesTorchError("it goes on outside torch, as in NumPy")
         if func is torch.nn.functional.one_hot:
             return _one_hot(*args, **kwargs)
         if func is Tensor.__deepcopy__:  # it copies the memory, which is no operation
@@ -52,10 +68,13 @@ class WithoutLooking(TorchFunctionMode):
 
 
 @contextmanager
-def as_written() -> Iterator[None]:
+def as_written(*, stays: bool = False) -> Iterator[None]:
     """While it is on, what is recorded are operations that can be bounded: attention by its
-    formula, since the fused kernels cannot be taken apart, and no look that is not needed."""
-    with sdpa_kernel(SDPBackend.MATH), WithoutLooking():
+    formula, since the fused kernels cannot be taken apart, and no look that is not needed.
+
+    stays: as of `WithoutLooking`.
+    """
+    with sdpa_kernel(SDPBackend.MATH), WithoutLooking(stays):
         yield
 
 

@@ -28,6 +28,8 @@ def softmax(operation: Operation) -> Bound:
     Underflow of its exponential, if not by a mask's infinity, is eta.
     """
     value, axis, shares = operation.args[0], operation.args[1], operation.result
+    if not value.numel():
+        return None
     error = operation.errors[0]
     moved: Any = 0.0
     if error is not None:
@@ -51,6 +53,8 @@ def log_softmax(operation: Operation) -> Bound:
     The difference from the largest number, the logarithm of the sum and the result are rounded.
     """
     value, axis, result = operation.args[0], operation.args[1], operation.result
+    if not value.numel():
+        return None
     error, shares = operation.errors[0], operation.result.exp()
     moved: Any = 0.0
     if error is not None:
@@ -71,6 +75,8 @@ def logarithm_of_sum(operation: Operation) -> Bound:
     Rounded as log_softmax is.
     """
     value, axes, result = operation.args[0], operation.args[1], operation.result
+    if not value.numel():
+        return None
     error, shape = operation.errors[0], operation.call(value, axes, True).shape
     wide = result.reshape(shape)
     logs = (value - wide).nan_to_num(nan=-math.inf, posinf=-math.inf)
@@ -80,19 +86,18 @@ def logarithm_of_sum(operation: Operation) -> Bound:
         moved = _sum_moved(shares, logs, error, axes)
     below = _below(value, error, axes)
     log_of_sum = wide - value.amax(axes, keepdim=True)
-    steps = wide.abs() + moved + 4 * log_of_sum
-    steps = torch.where(wide.abs() < math.inf, steps, 0.0)
-    own = operation.arithmetic.unit_roundoff * steps
-    bound = moved + own + _of_sum(operation, shares, below, axes, 4)
-    return bound.reshape(result.shape)
+    steps = operation.arithmetic.unit_roundoff * (wide.abs() + moved + 4 * log_of_sum)
+    own = steps + _of_sum(operation, shares, below, axes, 4)
+    alone = (log_of_sum == 0) | (wide.abs() == math.inf)  # the largest number, as it is
+    return (moved + torch.where(alone, 0.0, own)).reshape(result.shape)
 
 
 def logarithm_of_sums(operation: Operation) -> Bound:
     """logcumsumexp: how far it moves over its argument's bound, and a rounding of each step.
 
     It rises with every number, so the ends are exact. A step is a + log1p(exp(b - a)) for a >= b,
-    rounded by u (|v| + 8); that counts further on by its weight, exp(v_k - v_i). The largest
-    number of the dtype, a mask's, stays what it is.
+    rounded by u (|v| + 8); that counts further on by its weight, exp(v_k - v_i). Beside the largest
+    number so far, a mask's, all others may be nothing: it stays what it is.
     """
     value, axis, result = operation.args[0], operation.args[1], operation.result
     bound: Any = 0.0
@@ -100,7 +105,7 @@ def logarithm_of_sums(operation: Operation) -> Bound:
         ends = (operation.call(value + side * operation.errors[0], axis) for side in (-1, 1))
         moved = (torch.where(end == result, 0.0, (end - result).abs()) for end in ends)
         bound = torch.maximum(*moved).nan_to_num(nan=math.inf, posinf=math.inf)
-    rounded = operation.size < 0.999 * operation.arithmetic.largest
+    rounded = (result != value.cummax(axis).values) & (operation.size < math.inf)
     steps = torch.where(rounded, result + (operation.size + 8).log(), -math.inf)
     own = (operation.call(steps, axis) - result).exp().nan_to_num(nan=0.0)
     own = torch.where(rounded, own, 0.0)

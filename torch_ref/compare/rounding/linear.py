@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from torch_ref.compare.rounding import open_indices
 from torch_ref.compare.rounding.operation import Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import as_numbers, plus
-from torch_ref.compare.rounding.structure import within
+from torch_ref.compare.rounding.structure import opened, unbounded_like
 
 # The arguments that are multiplied with each other; a third one (a bias) is added.
 MATRIX_PRODUCTS = {"mm", "bmm", "mv", "dot"}  # of as many terms everywhere as a row has
@@ -226,12 +227,10 @@ def accumulation(operation: Operation) -> Bound:
     terms = on(torch.ones_like(a), torch.ones_like(b)) - 1  # additions, not terms
     sizes = on(a.abs() + error_a, b.abs() + error_b)
     bound: Tensor = on(error_a, error_b) + terms * operation.arithmetic.unit_roundoff * sizes
-    open_places = operation.errors[2] if operation.name == "scatter_add" else None
-    if open_places is None or not bool(open_places.any()):
-        return bound
-    axis, size = operation.args[1], within(b.abs() + error_b, open_places, operation.args[1])
-    moved = torch.where(open_places, size.narrow(axis, 0, open_places.shape[axis]), 0.0)
-    within(bound, open_places, axis).add_(moved.sum(axis, keepdim=True))
+    if opened(operation, torch.bool):
+        if not open_indices.can_be_followed(operation):
+            return unbounded_like(operation.result)
+        bound = open_indices.added(operation, bound, b, error_b)
     return bound
 
 

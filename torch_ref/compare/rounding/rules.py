@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -11,6 +12,7 @@ from torch_ref.compare.rounding import (
     exponentials,
     factorizations,
     linear,
+    open_indices,
     pointwise,
     resampling,
     selection,
@@ -108,7 +110,9 @@ _MOVING = (STRUCTURAL | COPIES | resampling.PADS) - {
 # that are computed place by place.
 _BY_PLACE = {pointwise.pointwise, pointwise.open_everywhere, selection.comparison,
              selection.logical, selection.where, selection.clamped, selection.larger}  # fmt: skip
-_FOLLOWING = _ALONE | windows.POOLS_BACKWARD | {"getitem", "gather", "scatter", "scatter_add"}
+_FOLLOWING = (
+    _ALONE | windows.POOLS_BACKWARD | open_indices.ALONG | open_indices.ACROSS | {"getitem"}
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class Plan:
     are those of the first argument. whole: whether an argument may hold integers or booleans;
     follows: whether the rule knows what an open one reaches. narrow: whether an argument is of
     floats with fewer digits than float64's.
+    extreme: whether it has float64's largest number, or the least, written into it.
     places: which arguments are nodes; None where some are in lists or given by name.
     """
 
@@ -136,6 +141,7 @@ class Plan:
     whole: bool
     follows: bool
     narrow: bool
+    extreme: bool
     places: tuple[int, ...] | None
 
 
@@ -158,6 +164,7 @@ def plan_of(node: Node) -> Plan:
             whole=any(map(_may_hold_whole, node.all_input_nodes)),
             follows=name in _FOLLOWING or (rule in _BY_PLACE and _is_of_integers(node)),
             narrow=any(map(_is_narrow, node.all_input_nodes)),
+            extreme=any(map(_is_extreme, (*node.args, *node.kwargs.values()))),
             places=_places(node),
         )
     return plan
@@ -176,6 +183,10 @@ def _rule_for(node: Node, name: str) -> Rule:
     if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds
         return structure.unknown
     return _BY_NAME.get(name, structure.unknown)
+
+
+def _is_extreme(value: Any) -> bool:
+    return isinstance(value, float) and abs(value) == torch.finfo(torch.float64).max
 
 
 def _is_constant(node: Node) -> bool:

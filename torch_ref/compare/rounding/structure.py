@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from torch_ref.compare.layout import laid_out_as
+from torch_ref.compare.rounding import open_indices
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, rounding
 from torch_ref.compare.twin import TwinError
 
 # Where an operation puts a number of its own between those that it moves.
 _FILL = {"constant_pad_nd": 2, "scatter": 3}
+# Which argument an index puts over others.
+_WRITTEN = {"scatter": 3, "index_put": 2, "_unsafe_index_put": 2}
 _VIEWS = {torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default}
 # Operations whose integer tensors say where a number comes from or goes to.
 INDEXED = {"gather", "index", "index_select", "scatter", "index_put", "scatter_add", "put", "take",
@@ -27,47 +30,21 @@ def structural(operation: Operation) -> Bound:
             (operation.errors[0], operation.args[1])
         )  # fmt: skip
     args = _on_bounds(operation)
-    if operation.name in ("gather", "scatter") and floating(operation.result):
-        return _along_an_axis(operation, operation.on(args))
     if operation.name in INDEXED and opened(operation):
-        return unbounded_like(operation.result)
+        if not (floating(operation.result) and open_indices.can_be_followed(operation)):
+            return unbounded_like(operation.result)
+        bound = operation.on(args)
+        place = _WRITTEN.get(operation.name)
+        if place is None:
+            return open_indices.taken(operation, bound)
+        written = operation.args[place]
+        error = operation.error(place) if isinstance(written, Tensor) else 0.0
+        return open_indices.put(operation, bound, written, error)
     if operation.name in ("view", "_unsafe_view"):  # a bound may lie in memory in another order
         return args[0].reshape(operation.args[1])
     if operation.name.startswith("as_strided"):
         args[0] = laid_out_as(operation.args[0], args[0])
     return operation.on(args)
-
-
-def _along_an_axis(operation: Operation, bound: Tensor) -> Tensor:
-    """gather and scatter: where an index is open, any number of the line may come, or go there."""
-    open_places = operation.errors[2]
-    if open_places is None or not bool(open_places.any()):
-        return bound
-    value, axis = operation.args[:2]
-    reach = value.abs() + operation.error(0)
-    if operation.name == "gather":
-        line = reach.amax(axis, keepdim=True)
-        line = within(line, open_places, axis).expand(open_places.shape)
-        return torch.where(open_places, operation.size + line, bound)
-    written = operation.args[3]
-    size = abs(written) + (operation.error(3) if isinstance(written, Tensor) else 0.0)
-    size = within(size, open_places, axis) if isinstance(size, Tensor) else size
-    most = torch.where(open_places, size, 0.0).amax(axis, keepdim=True)
-    any_open = open_places.any(axis, keepdim=True)
-    changed = bound.clone()
-    line = within(changed, open_places, axis)
-    known = within(operation.size + reach, open_places, axis) + most
-    line.copy_(torch.where(any_open, known, line))
-    return changed
-
-
-def within(value: Tensor, index: Tensor, axis: int) -> Tensor:
-    """The lines along an axis that an index, which may be shorter elsewhere, tells of; a view."""
-    axis %= max(value.ndim, 1)
-    for other, length in enumerate(index.shape):
-        if other != axis:
-            value = value.narrow(other, 0, length)
-    return value
 
 
 def moved(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from torch_ref.compare.rounding.structure import (
 from torch_ref.compare.twin import Values
 
 LOOKING = Looking()
+FLOAT64_MAX = torch.finfo(torch.float64).max
 
 
 @dataclass
@@ -118,6 +119,8 @@ class _Walker:
     def step(self, node: Node, value: dict[Node, Any], bound: dict[Node, Any]) -> tuple[Any, Bound]:
         plan = plan_of(node)
         args, kwargs, errors = _given(node, plan, value, bound)
+        if plan.extreme:  # as of torch.finfo(x.dtype): that of the dtype under test, then
+            args, kwargs = pytree.tree_map_only(float, self.in_dtype, (args, kwargs))
         target: Any = node.target
         result = target(*args, **kwargs)
         inexact = any(map(_is_some, errors))
@@ -150,6 +153,11 @@ class _Walker:
             error = _of_sum(as_numbers(operation), error)
         steady = plan.rule == pointwise and _steady(args, errors)
         return _overflowed(result, error, arithmetic, steady, adds=adds)
+
+    def in_dtype(self, number: float) -> float:
+        """The dtype's largest number, or its least, for float64's."""
+        extreme = abs(number) == FLOAT64_MAX
+        return math.copysign(self.arithmetic.largest, number) if extreme else number
 
     def arithmetic_of(
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
