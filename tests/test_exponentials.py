@@ -77,6 +77,56 @@ def test_torch_s_own_keep_within_the_bounds(name: str, dtype: torch.dtype) -> No
         assert (near | (found == expected) | expected.isnan()).all()
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_axis_of_size_0_has_nothing_to_bound(name: str) -> None:
+    bound = bound_of(name, torch.zeros(2, 0).double(), torch.zeros(2, 0).double())
+    assert not bound.any()
+
+
+def test_the_largest_number_stays_what_it_is_only_where_the_others_are_nothing_beside_it() -> None:
+    def bounds(numbers: list[float], dtype: torch.dtype) -> Values:
+        inputs = {"x": torch.tensor(numbers).double()}
+        graph = record(
+            lambda v: {"so far": v["x"].logcumsumexp(0), "in all": v["x"].logsumexp(0)}, inputs
+        )
+        return walk(graph, inputs, Arithmetic.of(dtype)).bounds
+
+    least = torch.finfo(torch.float16).min
+    assert not any(bound.any() for bound in bounds([-least, 1.0], torch.float16).values())
+    twice = bounds([least, least], torch.float16)  # log 2 is half of the last place's thirty-second
+    assert twice["so far"][0] == 0
+    assert twice["so far"][1] >= math.log(2)
+    assert twice["in all"] >= math.log(2)
+
+
+def masked(values: Values) -> Tensor:
+    """Attention's weights with a mask as libraries write it; the first row is masked altogether."""
+    scores = values["q"] @ values["k"].mT
+    rows = torch.arange(len(scores))[:, None]
+    return scores.masked_fill(rows <= torch.arange(len(scores)), torch.finfo(scores.dtype).min)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_mask_by_the_dtype_s_own_least_number_is_decided(dtype: torch.dtype) -> None:
+    def manual(values: Values) -> Values:
+        p, v = masked(values).softmax(-1), values["v"]
+        up = 2 * (p @ v)
+        scores = p * (up @ v.mT - (up * (p @ v)).sum(-1, keepdim=True))
+        scores = scores.masked_fill(masked(values) < -1e30, 0.0)
+        return {"q": scores @ values["k"], "k": scores.mT @ values["q"], "v": p.mT @ up}
+
+    twin = Twin(
+        "masked",
+        lambda draw: {name: draw.normal(shape=(4, 3)) for name in "qkv"},
+        lambda values: {"loss": ((masked(values).softmax(-1) @ values["v"]) ** 2).sum()},
+        manual,
+    )
+    report = verify(twin, cases=40, dtype=dtype)
+    assert report.verdict == "agree"
+    if dtype != torch.bfloat16:
+        assert max(row.undecided for row in report.rows if row.name == "v") < 0.2
+
+
 def test_a_softmax_that_widens_its_numbers_itself_is_one_after_a_cast() -> None:
     graph = recorded(
         lambda x: (torch.ops.aten._softmax(x, -1, True), torch.ops.aten._log_softmax(x, -1, True)),

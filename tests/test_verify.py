@@ -362,6 +362,32 @@ def test_a_hand_that_computes_in_numpy_is_granted_the_references_bound(
     assert "granted 4 times that of the reference in its dtype" in report.notes[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_what_numpy_gives_is_no_constant_though_other_numbers_leave_it_as_it_is(
+    dtype: torch.dtype,
+) -> None:
+    """Of equal logits the gradient is the same whatever they are."""
+
+    def by_numpy(values: Values) -> Values:
+        x, target = values["x"].numpy(), values["t"].numpy()
+        largest = x.max(1, keepdims=True)
+        p = np.exp(x - (largest + np.log(np.exp(x - largest).sum(1, keepdims=True))))
+        p[np.arange(len(target)), target] -= 1
+        return {"x": torch.as_tensor(p / np.asarray(len(target), x.dtype))}
+
+    def drawn(draw: Draw) -> Values:
+        rows, classes = draw.size(2, 7), draw.size(2, 9)
+        x = draw.normal(shape=(rows, classes), std=10.0)
+        return {"x": x, "t": draw.integers(0, classes, shape=(rows,))}
+
+    def loss(values: Values) -> Values:
+        return {"loss": torch.nn.functional.cross_entropy(values["x"], values["t"])}
+
+    report = verify(Twin("numpy", drawn, loss, by_numpy), cases=60, dtype=dtype)
+    report.assert_agreement()
+    assert "it goes on outside torch, as in NumPy" in report.notes[0]
+
+
 def sum_of_three(order: str) -> Twin:
     """dL/dx is a + b + c: in one order a sum on the way is twice the result."""
 

@@ -161,18 +161,17 @@ class Recorder:
             arithmetic, graph = Arithmetic.of(self.dtype), self._reference[names, layout(wide)]
             fits = with_room(graph, wide, reference.values, arithmetic)
         manual = self._walk_manual(batch, wide, names, cases, answers.expected)
+        if manual is None or manual.unbounded:
+            granted = self._granted(wide, names, cases, in_dtype)
+            if manual:
+                granted = {name: in_case(granted[name], batch.batched) for name in names}
+            values = manual.values if manual else given
+            manual_side = {name: Side(values[name], granted[name]) for name in names}
+        else:
+            manual_side = {name: Side(manual.values[name], manual.bounds[name]) for name in names}
         return Sides(
             given,
-            {
-                name: Side(given[name], GRANTED * in_dtype.bounds[name])
-                if manual is None
-                else Side(
-                    manual.values[name], GRANTED * in_case(in_dtype.bounds[name], batch.batched)
-                )
-                if manual.unbounded
-                else Side(manual.values[name], manual.bounds[name])
-                for name in names
-            },
+            manual_side,
             {name: Side(reference.values[name], reference.bounds[name]) for name in names},
             narrow,
             fits,
@@ -210,6 +209,28 @@ class Recorder:
             return walked, walked
         narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
         return walked, narrow
+
+    def _granted(
+        self, wide: Values, names: tuple[str, ...], cases: int | None, in_dtype: Walked
+    ) -> Values:
+        """What is granted to a hand that cannot be seen, which may be another formula: GRANTED
+        times the bound on the reference where its inputs are off by a rounding each, as they may be
+        for a backward stable hand (Higham 2002, section 1.5). At a kink they are as they are.
+        """
+        arithmetic = Arithmetic.of(self.dtype)
+        rounded = {
+            name: arithmetic.unit_roundoff * value.abs()
+            for name, value in wide.items()
+            if value.is_floating_point()
+        }
+        graph = self._reference[names, layout(wide)]
+        bounds = walk(graph, wide, arithmetic, bounds=rounded, cases=cases).bounds
+        if in_dtype.kinks is not None:
+            bounds = {
+                name: torch.where(_by_case(in_dtype.kinks, bound), in_dtype.bounds[name], bound)
+                for name, bound in bounds.items()
+            }
+        return {name: GRANTED * bound for name, bound in bounds.items()}
 
     def _open(self, name: str, walked: Walked, known: Tensor) -> None:
         """Leave undecided where torch's own kernels give other numbers than what was recorded; all
@@ -344,7 +365,7 @@ class Recorder:
     def _grant(self, why: str) -> None:
         self.said.note(
             f"The manual side has no rounding bound of its own ({why}): it is granted {GRANTED} "
-            "times that of the reference in its dtype."
+            "times that of the reference in its dtype, with inputs off by a rounding."
         )
 
     def _say_narrow(self, side: str, walked: Walked) -> None:
@@ -386,6 +407,11 @@ def in_case(bound: Tensor, batched: bool) -> Tensor:
     axes = list(range(int(batched), bound.ndim))
     largest = bound.nan_to_num(nan=0.0, posinf=0.0).amax(axes, keepdim=True)
     return torch.maximum(bound, largest)
+
+
+def _by_case(kinks: Tensor, bound: Tensor) -> Tensor:
+    """Cases, or one in all, in a shape that goes with a bound."""
+    return kinks.reshape(-1, *(1,) * (bound.ndim - 1)) if bound.ndim else kinks.any()
 
 
 def _why_not_recorded(error: Exception) -> str:
