@@ -157,6 +157,8 @@ def _pairs(value: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pulled(upstream: Tensor, apart: Tensor, p: float, distances: Tensor) -> Tensor:
     """The derivative of a p-norm by what it is the norm of; 0 at distance 0."""
+    if p == 0:
+        return torch.zeros_like(upstream * apart)
     if p == 1:
         return upstream * apart.sign()
     if p == math.inf:

@@ -215,6 +215,8 @@ def accumulation(operation: Operation) -> Bound:
     One after the other, and often equal ones, whose errors then have one sign: n roundings. What an
     open index adds may come anywhere in its line.
     """
+    if not floating(operation.result):
+        return unbounded_like(operation.result)
     into, values = (0, 3) if operation.name == "scatter_add" else (0, 2)
     args = list(operation.args)
 
@@ -225,13 +227,14 @@ def accumulation(operation: Operation) -> Bound:
     a, b = operation.args[into], operation.args[values]
     error_a, error_b = operation.error(into), operation.error(values)
     terms = on(torch.ones_like(a), torch.ones_like(b)) - 1  # additions, not terms
-    sizes = on(a.abs() + error_a, b.abs() + error_b)
-    bound: Tensor = on(error_a, error_b) + terms * operation.arithmetic.unit_roundoff * sizes
+    sizes, moved = on(a.abs() + error_a, b.abs() + error_b), on(error_a, error_b)
     if opened(operation, torch.bool):
         if not open_indices.can_be_followed(operation):
             return unbounded_like(operation.result)
-        bound = open_indices.added(operation, bound, b, error_b)
-    return bound
+        brought = open_indices.added(operation, b.abs() + error_b)
+        if brought:
+            terms, sizes, moved = terms + brought[1], sizes + brought[0], moved + brought[0]
+    return moved + terms * operation.arithmetic.unit_roundoff * sizes
 
 
 def all_multiplied(operation: Operation) -> Bound:

@@ -27,27 +27,32 @@ def taken(operation: Operation, bound: Tensor) -> Tensor:
         return bound
     line = (operation.args[0].abs() + operation.error(0)).amax(axis, keepdim=True)
     if operation.name in ALONG:
-        line = line[tuple(slice(0, n) for n in mask.shape)]
+        line = line[tuple(slice(0, n) for n in mask.shape)] if mask.ndim else line.reshape(())
     else:
         line = line.squeeze(axis)[(slice(None),) * axis + (None,) * mask.ndim]
     return torch.where(_as_slices(operation, mask), operation.size + line, bound)
 
 
 def put(operation: Operation, bound: Tensor, numbers: Any, error: Any) -> Tensor:
-    """The bound where an index puts numbers over others."""
+    """The bound where an index puts numbers over others: what an open one leaves, or covers, is any
+    number of the line, or the one that was there before."""
     mask = _open(operation)
     if mask is None:
         return bound
-    largest = _lines(operation, mask, abs(numbers) + error, "amax")
     touched = _lines(operation, mask, 1.0, "amax") > 0
-    known = operation.size + operation.args[0].abs() + operation.error(0)
-    return torch.where(touched, known + largest, bound)
+    all_written = torch.ones_like(mask)
+    largest = _lines(operation, all_written, abs(numbers) + error, "amax")
+    other = torch.maximum(operation.args[0].abs() + operation.error(0), largest)
+    return torch.where(touched, torch.maximum(bound, operation.size + other), bound)
 
 
-def added(operation: Operation, bound: Tensor, numbers: Tensor, error: Any) -> Tensor:
-    """The bound where an index adds numbers to others."""
+def added(operation: Operation, sizes: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What open indices may bring to each place of a sum besides, in all and in how many numbers;
+    None where none is open. sizes: of the numbers that are added."""
     mask = _open(operation)
-    return bound if mask is None else bound + _lines(operation, mask, numbers.abs() + error, "sum")
+    if mask is None:
+        return None
+    return _lines(operation, mask, sizes, "sum"), _lines(operation, mask, 1.0, "sum")
 
 
 def _axis(operation: Operation) -> Any:

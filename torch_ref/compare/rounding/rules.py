@@ -178,6 +178,8 @@ def _rule_for(node: Node, name: str) -> Rule:
         return selection.extreme
     if name in WHOLE and not _is_floating(node):
         return pointwise.open_everywhere
+    if name == "scatter_add" and not isinstance(node.args[3], Node):  # scatter of one number
+        return structure.unknown
     if name == "scatter_reduce" and node.args[4] not in ("amax", "amin"):
         return structure.unknown
     if node.kwargs.get("rounding_mode") or node.kwargs.get("decimals"):  # it jumps, and rounds

@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
 from torch_ref.compare.rounding.pointwise import as_numbers, open_everywhere
-from torch_ref.compare.rounding.structure import opened
+from torch_ref.compare.rounding.structure import opened, unknown
 
 # Their results lie on a threshold by construction: no kink there.
 _FLAT = {"relu", "clamp", "clamp_min", "clamp_max", "amax", "amin"}
@@ -211,6 +211,10 @@ def ordered(operation: Operation) -> Bound:
     """sort and topk: values as of amax, indices open where numbers may change places."""
     value, error = operation.args[0], operation.error(0)
     axis, descending = _order(operation)
+    if not floating(value):
+        return _of_integers(operation)
+    if operation.name == "topk" and False in operation.args[4:5]:  # in no order that is known
+        return unknown(operation)
     if value.ndim == 0 or not value.shape[axis]:
         return error, torch.zeros_like(operation.result[1], dtype=torch.bool)
     numbers, order = value.sort(dim=axis, descending=descending)
@@ -221,6 +225,13 @@ def ordered(operation: Operation) -> Bound:
     count = operation.result[1].shape[axis]
     worst = error.amax(axis, keepdim=True).expand(value.shape)
     return worst.narrow(axis, 0, count), near.narrow(axis, 0, count)
+
+
+def _of_integers(operation: Operation) -> Bound:
+    """Values and indices of integers or masks: open where any of these is."""
+    error = operation.errors[0]
+    is_open = error is not None and bool(error.any())
+    return tuple(torch.full_like(one, is_open, dtype=torch.bool) for one in operation.result)
 
 
 def _may_change_places(rising: Tensor, bounds: Tensor, axis: int) -> Tensor:
@@ -257,7 +268,7 @@ def one_in_order(operation: Operation) -> Bound:
     if isinstance(operation.result, Tensor):  # the median of all numbers
         return error.amax()
     if not floating(value):
-        return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
+        return _of_integers(operation)
     place = 2 if operation.name == "kthvalue" else 1
     axis = operation.args[place] if len(operation.args) > place else -1
     kept = len(operation.args) > place + 1 and bool(operation.args[place + 1])
@@ -283,7 +294,7 @@ def extreme_so_far(operation: Operation) -> Bound:
     value, error, axis = operation.args[0], operation.error(0), operation.args[1]
     values, index = operation.result
     if not floating(value):
-        return tuple(torch.ones_like(one, dtype=torch.bool) for one in operation.result)
+        return _of_integers(operation)
     worst = error.cummax(axis).values
     if not value.ndim:
         return worst, torch.zeros_like(index, dtype=torch.bool)

@@ -43,12 +43,13 @@ def max_pool_backward(operation: Operation) -> Bound:
     rest = operation.args[1:]
     terms = operation.call(torch.ones_like(gradient), *rest)
     sizes = operation.call(gradient.abs() + error, *rest)
-    bound: Tensor = operation.call(error, *rest)
-    bound = bound + growth(terms) * operation.arithmetic.unit_roundoff * sizes
+    moved = operation.call(error, *rest)
     near = operation.errors[-1]
     if near is not None and bool(near.any()):
-        moved = torch.where(near, gradient.abs() + error, 0.0)
-        bound = bound + _over_windows(moved, operation)
+        brought = _over_windows(torch.where(near, gradient.abs() + error, 0.0), operation)
+        terms = terms + _over_windows(near.double(), operation)
+        sizes, moved = sizes + brought, moved + brought
+    bound: Tensor = moved + growth(terms) * operation.arithmetic.unit_roundoff * sizes
     return bound
 
 
@@ -105,7 +106,7 @@ def _places(
         along.append([[place for place in span if 0 <= place < size] for span in spans])
     flat = np.arange(math.prod(image)).reshape(image)
     found = [flat[np.ix_(*cell)].ravel() for cell in product(*along)]
-    places = torch.zeros(len(found), max(map(len, found)), dtype=torch.long)
+    places = torch.zeros(len(found), max(map(len, found), default=1), dtype=torch.long)
     there = torch.zeros_like(places, dtype=torch.bool)
     for row, one in enumerate(found):
         places[row, : len(one)], there[row, : len(one)] = torch.as_tensor(one), True
