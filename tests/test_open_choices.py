@@ -130,3 +130,60 @@ def test_a_network_with_pooling_is_decided_in_bfloat16() -> None:
     report = verify(twin, cases=60, dtype=torch.bfloat16)
     assert report.verdict == "agree"
     assert max(row.undecided for row in report.rows) < 0.9
+
+
+def test_numbers_that_other_indices_put_keep_their_own_errors() -> None:
+    """Sort's backward pass: one open pair in a row, and errors in all numbers that are put."""
+
+    def by_sorting(values: Values) -> Values:
+        ordered = (values["x"] * values["a"]).sort(1).values
+        return {"loss": (ordered * values["w"]).cos().sum()}
+
+    def manual(values: Values) -> Values:
+        ordered, index = (values["x"] * values["a"]).sort(1)
+        up = -(ordered * values["w"]).sin() * values["w"]
+        return {"x": torch.zeros_like(ordered).scatter(1, index, up) * values["a"]}
+
+    twin = Twin(
+        "sorted",
+        lambda draw: {name: draw.normal(shape=(3, 5)) for name in "xaw"},
+        by_sorting,
+        manual,
+    )
+    for dtype in (torch.bfloat16, torch.float16):
+        assert verify(twin, cases=400, dtype=dtype).verdict == "agree"
+
+
+def test_ranks_are_as_exact_as_what_they_are_the_ranks_of() -> None:
+    graph = record(lambda v: {"y": (v["x"] * 1.1).argsort(1).argsort(1) * 1.0}, {"x": NEAR})
+    found = walk(graph, {"x": NEAR}, Arithmetic.of(torch.float32))
+    assert found.bounds["y"].isinf().all()  # one pair is open; of a sort of integers all are then
+    apart = walk(graph, {"x": NEAR[:1]}, Arithmetic.of(torch.float32))
+    assert (apart.bounds["y"] < 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.gather(0, x.argmax(0)),
+        lambda x: torch.zeros_like(x).scatter(0, x.argmax(0), x[0]),
+        lambda x: x.scatter_add(0, x.argmax(0), x[0]),
+        lambda x: torch.zeros_like(x).scatter(0, x.topk(2, 0).indices, x.detach()) * x,
+        lambda x: x.topk(2, 0, sorted=False).values,
+        lambda x: torch.zeros(4).long().scatter_add(0, torch.tensor([1, 1]), x.topk(2).indices) * x,
+    ],
+)
+def test_open_indices_of_unusual_shapes_and_dtypes(function: Callable[[Tensor], Tensor]) -> None:
+    found = walked(function, NEAR[1])
+    assert (found.bounds["value"] > 0).any()
+
+
+def test_an_addition_that_an_open_index_moves_is_rounded_where_it_goes() -> None:
+    eps = 2.0**-23
+    inputs = {"key": NEAR[1:], "into": torch.ones(1, 4).double(), "v": NEAR[:1, :1] * 0.51 * eps}
+    graph = record(
+        lambda v: {"y": v["into"].scatter_add(1, (v["key"] * 1.1).argmax(1, True), v["v"])}, inputs
+    )
+    found = walk(graph, inputs, Arithmetic.of(torch.float32))
+    other = 2 if found.values["y"][0, 2] == 1 else 3  # where it would go, and become 1 + eps
+    assert found.bounds["y"][0, other] >= eps
