@@ -187,3 +187,25 @@ def test_an_addition_that_an_open_index_moves_is_rounded_where_it_goes() -> None
     found = walk(graph, inputs, Arithmetic.of(torch.float32))
     other = 2 if found.values["y"][0, 2] == 1 else 3  # where it would go, and become 1 + eps
     assert found.bounds["y"][0, other] >= eps
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda d: d.argmin(0),
+        lambda d: d.min(0).indices,
+        lambda d: d.argsort(0)[0],
+        lambda d: d.kthvalue(1, 0).indices,
+        lambda d: F.max_pool1d(-d[None], 4, return_indices=True)[1][0, 0],
+    ],
+)
+def test_a_choice_among_numbers_that_may_overflow_is_open(
+    choose: Callable[[Tensor], Tensor],
+) -> None:
+    """256 squared may overflow in float16, and the others' squares, which do here, may not."""
+    inputs = {"d": torch.tensor([300.0, 256.0, 290.0, 310.0]).double(), "v": NEAR[0]}
+    graph = record(
+        lambda v: {"y": v["v"].gather(0, choose((v["d"] * 1.0001).square()).reshape(1))}, inputs
+    )
+    bounds = {"d": torch.tensor([60.0, 1.0, 60.0, 60.0]).double()}
+    assert walk(graph, inputs, Arithmetic.of(torch.float16), bounds=bounds).bounds["y"] >= 1

@@ -6,6 +6,7 @@ numbers meet the threshold exactly, a gradient is a convention; such places are 
 and torch's convention is the one judged by.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -175,12 +176,21 @@ def extreme_with_index(operation: Operation) -> Bound:
             error.amax(axis, keepdim=keep), torch.zeros_like(operation.result[1], dtype=torch.bool)
         )  # fmt: skip
     signed = value if operation.name == "max" else -value
-    first, second = (signed - error).topk(2, axis).values.unbind(axis)
-    highest = (signed + error).topk(2, axis).values.select(axis, 1)
-    near = (highest >= first) & (error.amax(axis) > 0)
+    low, high = reach(signed, error)
+    first, second = low.topk(2, axis).values.unbind(axis)
+    near = (high.topk(2, axis).values.select(axis, 1) >= first) & (error.amax(axis) > 0)
     operation.report_kink((second == first).unsqueeze(axis) if keep else second == first)
     worst = _possible(signed, error, axis).amax(axis, keepdim=keep)
     return worst, (near.unsqueeze(axis) if keep else near)
+
+
+def reach(value: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the most that numbers may be: anything where an infinite one is not certain."""
+    unknown_ones = error == math.inf
+    return (
+        torch.where(unknown_ones, -math.inf, value - error),
+        torch.where(unknown_ones, math.inf, value + error),
+    )
 
 
 def _open_along(operation: Operation, axis: int, result: Tensor) -> Bound:
@@ -201,9 +211,8 @@ def extreme_index(operation: Operation) -> Bound:
     value, error = operation.args[0], operation.error(0)
     if value.shape[axis] < 2:
         return torch.zeros_like(operation.result, dtype=torch.bool)
-    signed = value if operation.name == "argmax" else -value
-    first = (signed - error).amax(axis)
-    second = (signed + error).topk(2, axis).values.select(axis, 1)
+    lowest, highest = reach(value if operation.name == "argmax" else -value, error)
+    first, second = lowest.amax(axis), highest.topk(2, axis).values.select(axis, 1)
     return ((second >= first) & (error.amax(axis) > 0)).reshape(operation.result.shape)
 
 
@@ -242,12 +251,11 @@ def _may_change_places(rising: Tensor, bounds: Tensor, axis: int) -> Tensor:
     def of(number: Tensor, part: tuple[int, int]) -> Tensor:
         return number.narrow(axis, *part)
 
-    reach = of(bounds, lower) + of(bounds, upper)
-    passes = (rising.diff(dim=axis) <= reach) & (reach > 0)
-    highest = (rising + bounds).cummax(axis).values
-    lowest = (rising - bounds).flip(axis).cummin(axis).values.flip(axis)
-    from_below = of(highest, lower) > of(rising - bounds, upper)
-    from_above = of(lowest, upper) < of(rising + bounds, lower)
+    both = of(bounds, lower) + of(bounds, upper)
+    passes = ~(rising.diff(dim=axis) > both) & (both > 0)
+    low, high = reach(rising, bounds)
+    from_below = of(high.cummax(axis).values, lower) > of(low, upper)
+    from_above = of(low.flip(axis).cummin(axis).values.flip(axis), upper) < of(high, lower)
     none = torch.zeros_like(rising.narrow(axis, 0, 1), dtype=torch.bool)
     below, above = ((none, passes | from_below), (passes | from_above, none))
     return torch.cat(below, axis) | torch.cat(above, axis)
@@ -276,7 +284,7 @@ def one_in_order(operation: Operation) -> Bound:
         one if kept or not value.ndim else one.unsqueeze(axis) for one in operation.result
     )
     own = error.gather(axis, index) if value.ndim else error
-    near = ((value - chosen).abs() <= error + own).sum(axis, keepdim=True) > 1
+    near = (~((value - chosen).abs() > error + own)).sum(axis, keepdim=True) > 1
     near = near & (error.amax(axis, keepdim=True) > 0)
     tied = (value == chosen).sum(axis, keepdim=True) > 1
     shape = operation.result[0].shape

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torch_ref.compare.rounding.linear import growth
 from torch_ref.compare.rounding.operation import Bound, Operation
+from torch_ref.compare.rounding.selection import reach
 
 POOLS = {"max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool2d",
          "adaptive_max_pool3d"}  # fmt: skip
@@ -29,8 +30,8 @@ def max_pool(operation: Operation) -> Bound:
         torch.where(there, number.flatten(-_axes(operation))[..., places], fill)
         for number, fill in ((value, -math.inf), (operation.error(0), 0.0))
     )
-    lowest = (windows - bounds).amax(-1, keepdim=True)
-    candidates = (windows + bounds >= lowest).sum(-1)
+    low, high = reach(windows, bounds)
+    candidates = (high >= low.amax(-1, keepdim=True)).sum(-1)
     tied = (windows == windows.amax(-1, keepdim=True)).sum(-1) > 1
     operation.report_kink(tied.reshape(shape))
     worst = bounds.amax(-1)
