@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from torch_ref import Draw, Report, Twin, TwinError, verify
-from torch_ref.compare import sides
+from torch_ref import Draw, Report, Twin, TwinError, assignment_twin, verify
+from torch_ref.compare import cases, sides
 from torch_ref.compare.judge import Judge
 from torch_ref.compare.reference import record
+from torch_ref.compare.report import Row
 
 Values = dict[str, Tensor]
 
@@ -292,6 +293,30 @@ def test_memory_runs_out_for_good() -> None:
 
     with pytest.raises(TwinError, match="tanh: a single case does not fit into the memory of cpu"):
         judged(manual=full)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("factor", [1.0, 1.0 + 1e-4])
+def test_a_verdict_is_bit_for_bit_that_of_unchunked_cases(
+    dtype: torch.dtype, factor: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the order in which the digits' means are added up."""
+    right = assignment_twin()
+
+    def manual(values: Values) -> Values:
+        gradients = right.manual(values)
+        return {**gradients, "w35": gradients["w35"] * factor}
+
+    def rows() -> list[Row]:
+        report = verify(
+            replace(right, manual=manual), cases=cases.SHARD, dtype=dtype, explain=False
+        )
+        return [replace(row, digits_manual=0.0, digits_reference=0.0) for row in report.rows]
+
+    in_chunks = rows()
+    assert any(row.wrong for row in in_chunks) == (factor > 1)
+    monkeypatch.setattr(cases, "CHUNK", cases.SHARD)
+    assert rows() == in_chunks
 
 
 def test_one_case_twins_take_any_shapes_and_kinds() -> None:
