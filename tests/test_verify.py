@@ -300,7 +300,7 @@ def test_memory_runs_out_for_good() -> None:
 def test_a_verdict_is_bit_for_bit_that_of_unchunked_cases(
     dtype: torch.dtype, factor: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But for the order in which the digits' means are added up."""
+    """But for means over all cases, which are added up in another order."""
     right = assignment_twin()
 
     def manual(values: Values) -> Values:
@@ -311,7 +311,9 @@ def test_a_verdict_is_bit_for_bit_that_of_unchunked_cases(
         report = verify(
             replace(right, manual=manual), cases=cases.SHARD, dtype=dtype, explain=False
         )
-        return [replace(row, digits_manual=0.0, digits_reference=0.0) for row in report.rows]
+        return [
+            replace(row, digits_manual=0.0, digits_reference=0.0, bias=None) for row in report.rows
+        ]
 
     in_chunks = rows()
     assert any(row.wrong for row in in_chunks) == (factor > 1)
