@@ -138,7 +138,8 @@ class Cases:
         """One case; of a batched twin, with a cases dimension of size 1."""
         if self.batched:
             return self._whole(index // SHARD).part(index % SHARD, 1)
-        return Batch(self._in_domain(self._part_of(index)), index, 1, False)
+        (inputs,) = self._in_domain([self._part_of(index)])
+        return Batch(inputs, index, 1, False)
 
     def under_stress(self, batch: Batch) -> dict[str, Batch]:
         """The cases of a batch under each stress; those of the author's own strata are left out."""
@@ -182,7 +183,7 @@ class Cases:
         """The inputs of cases shard * SHARD to (shard + 1) * SHARD - 1; strata by turns."""
         parts = self._parts(shard)
         check_drawn_together(self.twin, dict(zip(self.strata, (part.drawn for part in parts))))
-        chosen = self._all_in_domain(parts)
+        chosen = self._in_domain(parts)
         by_turns = {name: _by_turns([one[name] for one in chosen])[:SHARD] for name in chosen[0]}
         check_numbers(self.twin, by_turns)  # once and not part by part, which takes longer
         return by_turns
@@ -220,34 +221,28 @@ class Cases:
             return _Part(stratum, drawn, {})
         return _Part(stratum, drawn, stressed(drawn, stratum, generator, self.batched))
 
-    def _all_in_domain(self, parts: Sequence[_Part]) -> list[Values]:
-        """As `_in_domain`, of several parts of a shard: the reference runs once on all stresses,
-        unless these are large or it raises for one."""
+    def _in_domain(self, parts: Sequence[_Part]) -> list[Values]:
+        """The changed inputs where the reference is finite on them, the drawn ones elsewhere. It
+        runs once on all parts, unless they are large or it raises for one."""
         changed = [part.changed for part in parts if part.changed]
+        if not changed:
+            return [part.drawn for part in parts]
         numbers = sum(value.numel() for one in changed for value in one.values())
-        if not changed or numbers > TOGETHER:
-            return [self._in_domain(part) for part in parts]
-        together = {name: torch.cat([one[name] for one in changed]) for name in changed[0]}
+        if len(parts) > 1 and numbers > TOGETHER:
+            return self._one_by_one(parts)
         try:
-            finite = iter(self._finite(together).chunk(len(changed)))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # a stranger's code may raise anything outside its domain
-            return [self._in_domain(part) for part in parts]
-        return [self._where(next(finite), p) if p.changed else p.drawn for p in parts]
-
-    def _in_domain(self, part: _Part) -> Values:
-        """The changed inputs where the reference is finite on them, the drawn ones elsewhere."""
-        if not part.changed:
-            return part.drawn
-        try:
-            finite = self._finite(part.changed)
+            finite = iter(self._finite(_joined(changed)).chunk(len(changed)))
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a stranger's code may raise anything outside its domain
-            self.note_raised(part.stratum, "the reference", error)
-            return part.drawn
-        return self._where(finite, part)
+            if len(parts) > 1:
+                return self._one_by_one(parts)
+            self.note_raised(parts[0].stratum, "the reference", error)
+            return [parts[0].drawn]
+        return [self._where(next(finite), p) if p.changed else p.drawn for p in parts]
+
+    def _one_by_one(self, parts: Sequence[_Part]) -> list[Values]:
+        return [chosen for part in parts for chosen in self._in_domain([part])]
 
     def _where(self, finite: Tensor, part: _Part) -> Values:
         if bool(finite.all()):
@@ -290,6 +285,13 @@ class Cases:
         return np.random.Generator(
             np.random.Philox(key=self.seed, counter=[0, 0, int(sizes), counter])
         )
+
+
+def _joined(parts: list[Values]) -> Values:
+    """The cases of all parts; of one part as they are."""
+    if len(parts) == 1:
+        return parts[0]
+    return {name: torch.cat([one[name] for one in parts]) for name in parts[0]}
 
 
 def _by_turns(parts: list[Tensor]) -> Tensor:

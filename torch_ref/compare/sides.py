@@ -162,16 +162,15 @@ class Recorder:
             fits = with_room(graph, wide, reference.values, arithmetic)
         manual = self._walk_manual(batch, wide, names, cases, answers.expected)
         if manual is None or manual.unbounded:
-            granted = self._granted(wide, names, cases, in_dtype)
+            bounds = self._granted(wide, names, cases, in_dtype)
             if manual:
-                granted = {name: in_case(granted[name], batch.batched) for name in names}
+                bounds = {name: in_case(bounds[name], batch.batched) for name in names}
             values = manual.values if manual else given
-            manual_side = {name: Side(values[name], granted[name]) for name in names}
         else:
-            manual_side = {name: Side(manual.values[name], manual.bounds[name]) for name in names}
+            values, bounds = manual.values, manual.bounds
         return Sides(
             given,
-            manual_side,
+            {name: Side(values[name], bounds[name]) for name in names},
             {name: Side(reference.values[name], reference.bounds[name]) for name in names},
             narrow,
             fits,
