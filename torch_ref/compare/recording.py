@@ -123,6 +123,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     fixed: the nodes that no input goes into, and that are no factory's, and where the memory of
         their values begins: numbers may be asked of these.
+    fresh: the nodes of memory that was asked for and that nothing has been done to yet.
     """
 
     supports_higher_order_operators = True  # to say that there is no way to record them
@@ -133,6 +134,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, Any] = {}
         self.fixed: dict[Node, int] = {}
+        self.fresh: set[Node] = set()
         self._decompositions = decompositions
         self._nodes: Any = WeakTensorKeyDictionary()
 
@@ -150,10 +152,18 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return value
         node = self._nodes.get(value)
         if node is None:
-            name = f"constant_{len(self.constants)}"
-            self.constants[name] = value
-            node = self.graph.create_node("get_attr", name)
-            self._take(value, node, fixed=True)
+            node = self._constant(value, value)
+        elif node in self.fresh:
+            self.fresh.remove(node)
+            if value.any():  # filled without an operation, as C++ makes a tensor of a list
+                node = self._constant(value, value.clone())
+        return node
+
+    def _constant(self, value: Tensor, kept: Tensor) -> Node:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = kept
+        node = self.graph.create_node("get_attr", name)
+        self._take(value, node, fixed=True)
         return node
 
     def _take(self, value: Any, node: Node, *, fixed: bool = False) -> None:
@@ -209,6 +219,9 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return args[0].contiguous().view(args[1])
         given = map_aggregate((args, kwargs), self.node_or_itself)
         node = self.graph.call_function(func, *given)
+        if func is _ATEN.empty.memory_format and not result.is_meta:
+            self.fresh.add(node)
+            result.zero_()
         fixed = fixed and torch.Tag.nondeterministic_seeded not in func.tags
         if func._schema.is_mutable and not fixed:
             self._unfix(tensors)

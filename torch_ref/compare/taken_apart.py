@@ -10,7 +10,7 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from torch_ref.compare import sampled, written_out
+from torch_ref.compare import aligned, sampled, written_out
 
 aten = torch.ops.aten
 # Fused operations have no rule of their own: they are taken apart into those that have.
@@ -174,6 +174,8 @@ DECOMPOSITIONS = {
         aten._cdist_backward.default: written_out.distances_backward,
         aten.grid_sampler_2d.default: sampled.grid_sampler,
         aten.grid_sampler_2d_backward.default: sampled.grid_sampler_backward,
+        aten._ctc_loss.default: aligned.ctc_loss,
+        aten._ctc_loss_backward.default: aligned.ctc_loss_backward,
         aten.dist.default: written_out.distance,
         aten._pdist_forward.default: written_out.distances_of_pairs,
         aten._pdist_backward.default: written_out.distances_of_pairs_backward,
