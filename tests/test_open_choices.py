@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torch_ref import Twin, verify
+from torch_ref import Draw, Twin, verify
 from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.twin import Values
@@ -209,3 +209,63 @@ def test_a_choice_among_numbers_that_may_overflow_is_open(
     )
     bounds = {"d": torch.tensor([60.0, 1.0, 60.0, 60.0]).double()}
     assert walk(graph, inputs, Arithmetic.of(torch.float16), bounds=bounds).bounds["y"] >= 1
+
+
+def _by_mask(z: Tensor) -> Tensor:
+    y = z.clone()
+    y[z <= 0] = 0
+    return y
+
+
+def _rows_by_mask(z: Tensor) -> Tensor:
+    y = z.clone()
+    y[z[:, 0] <= 0] = 1.5
+    return y
+
+
+def _others_by_mask(z: Tensor) -> Tensor:
+    y = 2 * z
+    y[z > 0] = 3 * z[z > 0]
+    return y
+
+
+def _sum_by_mask(z: Tensor) -> Tensor:
+    return z[z > 0].sum().expand(z.shape)
+
+
+# What a mask of computed numbers chooses, and the backward pass by hand, masked in the same ways.
+BY_MASK: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    "puts one number": (_by_mask, lambda z, dy: _put(dy, z <= 0, 0)),
+    "puts it in rows": (_rows_by_mask, lambda z, dy: _put(dy, z[:, 0] <= 0, 0)),
+    "puts others": (_others_by_mask, lambda z, dy: _put(2 * dy, z > 0, 3 * dy[z > 0])),
+    "takes": (_sum_by_mask, lambda z, dy: _put(dy.sum().repeat(z.shape), z <= 0, 0)),
+}
+
+
+def _put(value: Tensor, mask: Tensor, numbers: Tensor | float) -> Tensor:
+    copy = value.clone()
+    copy[mask] = numbers
+    return copy
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", BY_MASK)
+def test_masks_of_computed_numbers(name: str, dtype: str) -> None:
+    function, backward = BY_MASK[name]
+
+    def inputs(draw: Draw) -> Values:
+        return {n: draw.normal(shape=shape) for n, shape in (("x", (5, 3)), ("b", (3,)))} | {
+            "dy": draw.normal(shape=(5, 3))
+        }
+
+    def reference(values: Values) -> Values:
+        return {"loss": (function(values["x"] + values["b"]) * values["dy"]).sum()}
+
+    def manual(values: Values) -> Values:
+        dx = backward(values["x"] + values["b"], values["dy"])
+        return {"x": dx, "b": dx.sum(0)}
+
+    report = verify(Twin(name, inputs, reference, manual), dtype=dtype, cases=30)
+    report.assert_agreement()
+    assert not report.notes
+    assert report.rows[0].undecided < 0.1

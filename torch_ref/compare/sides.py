@@ -187,8 +187,8 @@ class Recorder:
 
         if key not in self._reference:
             self._reference[key] = self._recorded(gradients, other_numbers(batch, wide))
-        walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
-        if not faithful(walked, known):  # it branches on its numbers: record it on these
+        walked = _walked(self._reference[key], wide, cases)
+        if not (walked and faithful(walked, known)):  # it branches: record it on these numbers
             self.branches = True
             self._reference[key] = self._recorded(gradients, wide)
             walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
@@ -376,6 +376,17 @@ class Recorder:
                 f"{side} computes in {dtypes} on the way, whatever its inputs are: it is judged by "
                 f"the rounding of {dtypes}."
             )
+
+
+def _walked(graph: Recorded, wide: Values, cases: int | None) -> Walked | None:
+    """The walk in float64; None where these numbers lead to other shapes, as a mask does that
+    chooses others."""
+    try:
+        return walk(graph, wide, FLOAT64, cases=cases)
+    except (torch.OutOfMemoryError, TwinError):
+        raise
+    except Exception:  # or a rule met what it does not know, which the next walk then says
+        return None
 
 
 def with_room(

@@ -159,6 +159,7 @@ DECOMPOSITIONS = {
         aten.index_fill.int_Tensor: written_out.index_fill,
         aten.fmax.default: torch.maximum,  # of numbers; where one is none, the walk is off
         aten.fmin.default: torch.minimum,
+        aten.index_put.default: written_out.index_put,
         aten.softshrink_backward.default: written_out.shrink_backward,
         aten.hardshrink_backward.default: written_out.shrink_backward,
         aten._weight_norm_interface_backward.default: written_out.weight_norm_backward,

@@ -38,6 +38,18 @@ def index_fill(value: Tensor, dim: int, index: Tensor, fill: Any) -> Tensor:
     return torch.where(filled.reshape(-1, *[1] * behind), fill, value)
 
 
+def index_put(
+    value: Tensor, indices: list[Tensor | None], numbers: Tensor, accumulate: bool = False
+) -> Any:
+    """One number wherever a mask says so; other ways to put numbers are left."""
+    places = [(axis, index) for axis, index in enumerate(indices) if index is not None]
+    (axis, mask), *others = places
+    if others or mask.dtype != torch.bool or numbers.numel() != 1 or accumulate:
+        return NotImplemented
+    behind = value.ndim - axis - mask.ndim
+    return torch.where(mask.reshape(*mask.shape, *[1] * behind), numbers.reshape(()), value)
+
+
 def split(value: Tensor, size: int, dim: int = 0) -> list[Tensor]:
     length = value.shape[dim]
     starts = range(0, max(length, 1), max(size, 1))

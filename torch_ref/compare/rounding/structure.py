@@ -150,8 +150,9 @@ def _pairs(args: Any, errors: Any) -> Iterator[tuple[Any, Any]]:
 def _on_bounds(operation: Operation) -> list[Any]:
     """The arguments with the bounds in place of the numbers that move."""
     to_floating = floating(pytree.tree_leaves(operation.result)[0])
+    masks = operation.name in INDEXED
     args = [
-        _fill(arg, error, to_floating)
+        _fill(arg, error, to_floating, masks)
         for arg, error in zip(operation.args, operation.errors, strict=True)
     ]
     place = _FILL.get(operation.name)
@@ -160,13 +161,14 @@ def _on_bounds(operation: Operation) -> list[Any]:
     return args
 
 
-def _fill(arg: Any, error: Any, to_floating: bool) -> Any:
+def _fill(arg: Any, error: Any, to_floating: bool, masks: bool) -> Any:
+    """masks: whether booleans say where, and are no numbers that move."""
     if isinstance(arg, (list, tuple)) and any(isinstance(item, Tensor) for item in arg):
         errors = error if isinstance(error, (list, tuple)) else [None] * len(arg)
-        return [_fill(a, e, to_floating) for a, e in zip(arg, errors, strict=True)]
+        return [_fill(a, e, to_floating, masks) for a, e in zip(arg, errors, strict=True)]
     if not isinstance(arg, Tensor):
         return arg
-    if to_floating and not floating(arg) and arg.dtype != torch.bool:
+    if to_floating and not floating(arg) and (masks or arg.dtype != torch.bool):
         return arg  # an index stays what it is
     if error is None:
         return torch.zeros_like(arg) if floating(arg) or not to_floating else arg
