@@ -139,11 +139,13 @@ def _opened(
 
 def _work(judge: "Judge", ledger: "Ledger", options: argparse.Namespace, ranks: "Ranks") -> None:
     from torch_ref.compare.judge import one_thread
+    from torch_ref.native.memory import keep_freed_memory
     from torch_ref.report import report_console
     from torch_ref.sweep.lines import LinesError
     from torch_ref.sweep.progress import progress
     from torch_ref.sweep.run import RanksMissingError, wait, work
 
+    keep_freed_memory()
     if ledger.identity.judge == "compiled":
         judge.compile()
     try:

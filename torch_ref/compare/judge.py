@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 
-import numpy as np
 import torch
 
 from torch_ref.compare.cases import Batch, Cases, widened
@@ -19,7 +18,7 @@ from torch_ref.compare.forward_graph import forward_graph
 from torch_ref.compare.kept import Kept
 from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
-from torch_ref.compare.sides import Recorder
+from torch_ref.compare.sides import SINGULAR, Recorder
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Tally, tally
 
@@ -28,8 +27,6 @@ FEW = 32  # cases
 LARGE = 2**18  # numbers in the inputs of a case
 EXAMINED = 12  # batches with a mistake in them that a diagnosis looks at
 BESIDE = 6  # batches without a mistake that it looks at, too
-
-SINGULAR = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 
 
 class Judge:

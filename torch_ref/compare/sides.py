@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import Saying, as_tensors, check_answer, run_manual, told
 from torch_ref.compare.faithful import faithful, is_off, other_numbers, unfaithful
 from torch_ref.compare.layout import copy_of, layout
+from torch_ref.compare.noise import scattered
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.recording import LooksAtNumbersError, Recorded
 from torch_ref.compare.reference import gradients_by_autograd, record, unused
@@ -32,6 +34,7 @@ FEW_OFF = 0.5
 # A hand that cannot be seen may round more often than the reference does: NumPy's x * (1 / s)
 # twice, and x / s once.
 GRANTED = 4
+SINGULAR = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 BY_NUMBERS = "it does other things for other numbers, or leaves torch"
 
 
@@ -165,6 +168,8 @@ class Recorder:
             bounds = self._granted(wide, names, cases, in_dtype)
             if manual:
                 bounds = {name: in_case(bounds[name], batch.batched) for name in names}
+            elif answers.expected and _are_off(given, reference, bounds):
+                bounds = self._by_noise(wide, answers.expected, bounds)
             values = manual.values if manual else given
         else:
             values, bounds = manual.values, manual.bounds
@@ -186,7 +191,12 @@ class Recorder:
             return gradients_by_autograd(self.twin.reference, values, names)
 
         if key not in self._reference:
-            self._reference[key] = self._recorded(gradients, other_numbers(batch, wide))
+            try:
+                self._reference[key] = self._recorded(gradients, other_numbers(batch, wide))
+            except TwinError as error:
+                if not isinstance(error.__cause__, SINGULAR):
+                    raise
+                self._reference[key] = self._recorded(gradients, wide)  # whose matrices are not
         walked = _walked(self._reference[key], wide, cases)
         if not (walked and faithful(walked, known)):  # it branches: record it on these numbers
             self.branches = True
@@ -230,6 +240,21 @@ class Recorder:
                 for name, bound in bounds.items()
             }
         return {name: GRANTED * bound for name, bound in bounds.items()}
+
+    def _by_noise(self, wide: Values, expected: Values, granted: Values) -> Values:
+        """What is granted to a hand that loses more digits than that: as far as random errors in
+        its operations move it, where they can be put in."""
+        hand = partial(self.by_hand, names=tuple(granted))
+        found = scattered(
+            lambda: hand(_copies(wide)), expected, Arithmetic.of(self.dtype).unit_roundoff
+        )
+        bounds = {name: torch.maximum(bound, found[name]) for name, bound in granted.items()}
+        if any(bool((bounds[name] > bound).any()) for name, bound in granted.items()):
+            self.said.note(
+                "The manual side loses more digits in places than a backward stable formula does: "
+                "there it is granted what random errors in its NumPy operations move it by."
+            )
+        return bounds
 
     def _open(self, name: str, walked: Walked, known: Tensor) -> None:
         """Leave undecided where torch's own kernels give other numbers than what was recorded; all
@@ -301,7 +326,10 @@ class Recorder:
         try:
             if key not in self._manual:
                 by_hand = partial(self.by_hand, names=names)
-                self._manual[key] = record(by_hand, other_numbers(batch, wide))
+                try:
+                    self._manual[key] = record(by_hand, other_numbers(batch, wide))
+                except SINGULAR:
+                    self._manual[key] = record(by_hand, wide)
             graph = self._manual[key]
             if isinstance(graph, str):
                 self._grant(graph)
@@ -376,6 +404,14 @@ class Recorder:
                 f"{side} computes in {dtypes} on the way, whatever its inputs are: it is judged by "
                 f"the rounding of {dtypes}."
             )
+
+
+def _are_off(given: Values, reference: Walked, bounds: Values) -> bool:
+    """Whether a number of the hand's is further off than both bounds allow."""
+    return any(
+        bool(((given[name] - reference.values[name]).abs() > bound + reference.bounds[name]).any())
+        for name, bound in bounds.items()
+    )
 
 
 def _walked(graph: Recorded, wide: Values, cases: int | None) -> Walked | None:

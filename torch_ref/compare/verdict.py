@@ -182,7 +182,9 @@ def compare(
     bounded = bounded & (manual_side.bound <= torch.maximum(side, size) / 2)
     lost = ~is_number & (reference_in_dtype.decided if fits is None else fits)
     ratio = _ratio((manual - reference).abs(), tolerance)
-    beyond = (ratio > 1) & (tolerance < math.inf) & is_number & (size < math.inf)
+    beyond = (
+        (ratio > 1) & (tolerance < math.inf) & is_number & (torch.maximum(side, size) < math.inf)
+    )
     decided = (((bounded | lost) & reference_side.decided) | beyond) & ~overflows
     return Compared(
         manual,

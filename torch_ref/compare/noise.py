@@ -1,0 +1,147 @@
+"""How far rounding moves a hand in NumPy: it runs again with a random error in every operation.
+
+Monte Carlo arithmetic (Parker 1997, section 3): each result of an operation that rounds is off by
+two unit roundoffs, up or down, so that float64 holds it even beside a power of two; a sum, or a
+product of matrices, by two of the sum of its terms' sizes. What comes out then scatters as rounding
+scatters it, however the formula loses digits.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from torch_ref.compare.twin import Values
+
+RUNS = 8
+# Of the largest deviation in so few runs, how much is granted.
+SAFETY = 4
+# What does not round; any other ufunc does.
+_EXACT = {"positive", "negative", "absolute", "fabs", "sign", "signbit", "copysign", "maximum",
+          "minimum", "fmax", "fmin", "floor", "ceil", "rint", "trunc", "heaviside", "ldexp",
+          "clip", "conjugate"}  # fmt: skip
+# Functions that multiply or add up themselves, without a ufunc that could be told of.
+_PRODUCTS = {"dot", "vdot", "inner", "outer", "einsum", "correlate", "convolve", "trace"}
+
+Scatter = Callable[[Any, str], Any]  # sizes, and whether of "f" or "c", to random errors
+_scatter: ContextVar[Scatter | None] = ContextVar("_scatter", default=None)
+
+
+class Noisy(np.ndarray[Any, Any]):
+    """An array whose operations are off at random, as its results' are, within `noise`."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return _noisy(super().__getitem__(key))
+
+    def dot(self, other: Any, out: Any = None) -> Any:
+        return np.dot(self, other, out=out)
+
+    def __array_ufunc__(
+        self, ufunc: np.ufunc, method: Any, *inputs: Any, out: Any = None, **kwargs: Any
+    ) -> Any:
+        args = tuple(map(_plain, inputs))
+        if out is not None:
+            kwargs["out"] = tuple(map(_plain, out))
+        result = getattr(ufunc, method)(*args, **kwargs)
+        if ufunc.__name__ not in _EXACT and not isinstance(result, tuple):
+            result = _off(result, _sizes(ufunc, method, args, kwargs, result), out)
+        return out[0] if out is not None and len(out) == 1 else _noisy(result)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func.__module__ in ("numpy.linalg", "numpy.fft"):  # stable: as if arguments were off
+            args = tuple(_off(_plain(arg), _largest(arg)) for arg in args)
+        result = super().__array_function__(func, types, args, kwargs)
+        if func.__name__ not in _PRODUCTS:
+            return result
+        sizes = func(*map(_size, args), **{key: kwargs[key] for key in kwargs.keys() - {"out"}})
+        return _noisy(_off(_plain(result), sizes, kwargs.get("out")))
+
+
+class _IntoNumPy(TorchFunctionMode):
+    """Tensors that go to NumPy go there as Noisy."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return _noisy(result) if func in (Tensor.numpy, Tensor.__array__) else result
+
+
+@contextmanager
+def noise(unit_roundoff: float, seed: int) -> Iterator[None]:
+    """While it is on, NumPy's operations on tensors' numbers are off by so much at random."""
+    generator = np.random.default_rng(seed)
+
+    def scatter(sizes: Any, kind: str) -> Any:
+        ways = (-1.0, 1.0) if kind == "f" else (-1.0, 1.0, -1.0j, 1.0j)
+        return 2 * unit_roundoff * generator.choice(ways, np.shape(sizes)) * sizes
+
+    token = _scatter.set(scatter)
+    try:
+        with _IntoNumPy(), np.errstate(all="ignore"):
+            yield
+    finally:
+        _scatter.reset(token)
+
+
+def scattered(hand: Callable[[], Values], expected: Values, unit_roundoff: float) -> Values:
+    """How far the hand's numbers may be off: SAFETY times the largest deviation from `expected`, in
+    RUNS runs. Infinite where one is no number; 0 of a hand that does nothing in NumPy."""
+    found = {name: torch.zeros_like(value) for name, value in expected.items()}
+    for run in range(RUNS):
+        with noise(unit_roundoff, run):
+            answer = hand()
+        for name, value in expected.items():
+            deviation = (answer[name] - value).abs().nan_to_num(nan=torch.inf)
+            found[name] = torch.maximum(found[name], SAFETY * deviation)
+    return found
+
+
+def _sizes(ufunc: np.ufunc, method: str, args: Any, kwargs: Any, result: Any) -> Any:
+    """What a result is off by a part of: its terms' sizes together, or its own."""
+    adds = ufunc.signature is not None or (ufunc is np.add and method != "__call__")
+    if not adds or method == "at":
+        return np.abs(result) if result is not None else None
+    others = {key: kwargs[key] for key in kwargs.keys() - {"out"}}
+    return getattr(ufunc, method)(*map(_size, args), **others)
+
+
+def _off(result: Any, sizes: Any, out: Any = None) -> Any:
+    """The result, or what it is written to, with random errors."""
+    scatter = _scatter.get()
+    if scatter is None or sizes is None or not _floating(result):
+        return result
+    errors = scatter(sizes, result.dtype.kind)
+    if out is None:
+        return result + errors
+    result += errors
+    return result
+
+
+def _floating(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.inexact)) and value.dtype.kind in "fc"
+
+
+def _noisy(value: Any) -> Any:
+    """A single number, too, which would be nobody's else."""
+    return np.asarray(value).view(Noisy) if _floating(value) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.view(np.ndarray) if isinstance(value, Noisy) else value
+
+
+def _size(value: Any) -> Any:
+    return np.abs(_plain(value)) if _floating(value) else value
+
+
+def _largest(value: Any) -> Any:
+    """As errors of matrices are bounded, by their norms: what is 0 is off, too."""
+    if not _floating(value) or not value.size:
+        return None
+    return np.full(value.shape, _size(value).max())
