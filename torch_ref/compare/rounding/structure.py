@@ -9,7 +9,13 @@ from torch.utils import _pytree as pytree
 
 from torch_ref.compare.layout import laid_out_as
 from torch_ref.compare.rounding import open_indices
-from torch_ref.compare.rounding.operation import Bound, Operation, floating, rounding
+from torch_ref.compare.rounding.operation import (
+    Arithmetic,
+    Bound,
+    Operation,
+    floating,
+    rounding,
+)
 from torch_ref.compare.twin import TwinError
 
 # Where an operation puts a number of its own between those that it moves.
@@ -72,15 +78,21 @@ def conversion(operation: Operation) -> Bound:
 
 
 def _narrowed(operation: Operation) -> Bound:
-    """What is lost where the code itself goes on in a dtype with fewer digits."""
+    """What is lost where the code itself goes on in a dtype with fewer digits, or goes back from
+    float32 to such a dtype under test, which is float64 here."""
     number, error, result = operation.args[0], operation.errors[0], operation.result
-    if torch.finfo(result.dtype).eps <= torch.finfo(number.dtype).eps:
-        return error
-    if error is None:
-        return (number.double() - result.double()).abs()
     arithmetic = operation.arithmetic
-    size = number.double().abs() + error
-    return error + arithmetic.unit_roundoff * size + (size > 0) * arithmetic.eta
+    back = result.dtype == torch.float64 != number.dtype and _rounds_more(arithmetic, number.dtype)
+    if torch.finfo(result.dtype).eps <= torch.finfo(number.dtype).eps and not back:
+        return error
+    if error is None and not back:
+        return (number.double() - result.double()).abs()
+    size = number.double().abs() + operation.error(0)
+    return operation.error(0) + arithmetic.unit_roundoff * size + (size > 0) * arithmetic.eta
+
+
+def _rounds_more(arithmetic: Arithmetic, dtype: torch.dtype) -> bool:
+    return arithmetic.unit_roundoff > torch.finfo(dtype).eps / 2
 
 
 def converted(whole: Tensor, open_places: Any, operation: Operation) -> Any:

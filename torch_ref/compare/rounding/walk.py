@@ -24,6 +24,7 @@ from torch_ref.compare.rounding.structure import (
 from torch_ref.compare.twin import Values
 
 LOOKING = Looking()
+FLOAT32 = Arithmetic.of(torch.float32)
 FLOAT64_MAX = torch.finfo(torch.float64).max
 
 
@@ -163,12 +164,15 @@ class _Walker:
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> Arithmetic:
         """The walk's own, unless the code computes in a dtype that rounds more, and does round:
-        counts and masks are exact in any."""
+        counts and masks are exact in any; or in float32, which it asks for by its name, where the
+        dtype under test has fewer digits."""
         if node in self.fixed:
             return Arithmetic.of(self.arithmetic.dtype)
         result = _first_floating(result)
         if result is None or result.dtype == torch.float64:
             return self.arithmetic
+        if result.dtype == torch.float32 and self.arithmetic.unit_roundoff > FLOAT32.unit_roundoff:
+            return FLOAT32
         arithmetic = self.arithmetic.at_least(result.dtype)
         if arithmetic is self.arithmetic or not any(map(floating, pytree.tree_leaves(args))):
             return self.arithmetic  # what is made of no floats is exact
