@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence
@@ -48,9 +49,10 @@ def who_is_wrong(
 
 
 def stops_gradients(twin: Twin, batch: Batch) -> bool:
-    """Whether the reference detaches something, so that its gradient may be another than the
-    loss's on purpose, as in a straight-through estimator."""
+    """Whether the reference detaches something, or works it out under `no_grad`, so that its
+    gradient may be another than the loss's on purpose, as in a straight-through estimator."""
     wide = widened(batch.inputs)
+    watch = _WithoutGrad()
 
     def loss(*tensors: Tensor) -> Tensor:
         return twin.reference(dict(zip(wide, tensors, strict=True)))["loss"]
@@ -58,11 +60,31 @@ def stops_gradients(twin: Twin, batch: Batch) -> bool:
     try:
         with torch.no_grad(), as_written():
             nodes = recorded(loss, *wide.values(), may_decide=True).graph.nodes
+        with torch.enable_grad(), watch:
+            loss(*(v.requires_grad_(v.is_floating_point()) for v in _copies(wide)))
     except torch.OutOfMemoryError:
         raise
     except Exception:  # anything can come out of recording a user's function
         return False
-    return any(node.target is torch.ops.aten.detach.default and node.users for node in nodes)
+    detach = torch.ops.aten.detach.default
+    return watch.found or any(node.target is detach and node.users for node in nodes)
+
+
+class _WithoutGrad(TorchFunctionMode):
+    """Notes whether something is made of what has a gradient where autograd is switched off."""
+
+    found = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        given = [one for one in args if isinstance(one, Tensor)]
+        self.found |= not torch.is_grad_enabled() and any(one.requires_grad for one in given)
+        return func(*args, **(kwargs or {}))
+
+
+def _copies(values: Values) -> list[Tensor]:
+    return [value.detach().clone() for value in values.values()]
 
 
 def _wrong_places(

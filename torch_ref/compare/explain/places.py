@@ -94,8 +94,12 @@ def known_in_part(question: Question) -> Answer | None:
     if content is None or not bool(question.right.any()):
         return None
     share = int(question.wrong.sum()) / int(question.decided.sum())
-    says = f"{content.predicate}{_pause(content)} in {share:.0%} of the elements looked at"
+    says = f"{content.predicate}{_pause(content)} in {_percent(share)} of the elements looked at"
     return Answer(f"{says}, and right in the others", content.predicted)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.005 else "less than 1%"
 
 
 def _content(question: Question) -> Answer | None:
