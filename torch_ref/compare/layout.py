@@ -13,6 +13,12 @@ def layout(values: Values) -> tuple[object, ...]:
     return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
 
 
+def integers(values: Values) -> tuple[object, ...]:
+    """What it depends on as well where it asks for integers: these."""
+    exact = {n: v for n, v in values.items() if not (v.is_floating_point() or v.is_complex())}
+    return tuple((n, tuple(v.reshape(-1).tolist())) for n, v in exact.items())
+
+
 def repeats(values: Values) -> bool:
     """Whether a tensor repeats numbers without a copy, as `expand` does."""
     return any(0 in value.stride() and value.numel() > 1 for value in values.values())

@@ -25,8 +25,8 @@ Decompositions = Mapping[OpOverload, Callable[..., Any]]
 
 
 class LooksAtNumbersError(RuntimeError):
-    """What is recorded asks for a number that depends on its inputs: for others it may do other
-    things."""
+    """What is recorded asks for a number that depends on floating inputs: for others it may do
+    other things."""
 
 
 class Form(NamedTuple):
@@ -51,6 +51,8 @@ class Recorded:
     graph: of ATen's operations. constants: tensors that are no inputs, by the name in their nodes.
     inputs, outputs: their names, in order, where they have any.
     decided: whether numbers decided what was done, as in `if` and `assert`: see `recorded`.
+    counted: whether integers of the inputs were asked for, so that it is for inputs with the same
+        ones alone.
     known: values that do not depend on inputs, as walks find them, by the walk's arithmetic.
     """
 
@@ -59,6 +61,7 @@ class Recorded:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     decided: bool = False
+    counted: bool = False
     known: dict[Any, dict[Node, Any]] = field(default_factory=dict)
 
     @cached_property
@@ -110,12 +113,24 @@ def recorded(
     with _not_compiled(), taking:
         result = function(*example)
     taking.graph.output(map_aggregate(result, taking.node_or_itself))
-    return Recorded(taking.graph, taking.constants, decided=taking.decided)
+    return Recorded(taking.graph, taking.constants, decided=taking.decided, counted=taking.counted)
 
 
 def being_recorded() -> bool:
     """Whether what runs now is being recorded, and must not look at numbers."""
-    return any(isinstance(mode, _TakingDown) for mode in _get_current_dispatch_mode_stack())
+    return _being_taken_down() is not None
+
+
+def looks_at(value: Tensor) -> None:
+    """Tell what is being recorded, if anything, that numbers are asked for beside torch."""
+    taking = _being_taken_down()
+    if taking is not None:
+        taking.looks_at(value)
+
+
+def _being_taken_down() -> "_TakingDown | None":
+    modes = _get_current_dispatch_mode_stack()
+    return next((mode for mode in modes if isinstance(mode, _TakingDown)), None)
 
 
 class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -123,6 +138,7 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     fixed: the nodes that no input goes into, and that are no factory's, and where the memory of
         their values begins: numbers may be asked of these.
+    whole: the nodes that no floating input goes into, likewise: what rounding cannot turn.
     fresh: the nodes of memory that was asked for and that nothing has been done to yet.
     """
 
@@ -130,10 +146,11 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, decompositions: Decompositions, may_decide: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.may_decide, self.decided = may_decide, False
+        self.may_decide, self.decided, self.counted = may_decide, False, False
         self.graph = Graph()
         self.constants: dict[str, Any] = {}
         self.fixed: dict[Node, int] = {}
+        self.whole: dict[Node, int] = {}
         self.fresh: set[Node] = set()
         self._decompositions = decompositions
         self._nodes: Any = WeakTensorKeyDictionary()
@@ -144,7 +161,13 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False
 
     def take_input(self, value: Tensor) -> None:
-        self._take(value, self.graph.placeholder(f"input_{len(self.graph.nodes)}"))
+        exact = not (value.is_floating_point() or value.is_complex())
+        node = self.graph.placeholder(f"input_{len(self.graph.nodes)}")
+        self._take(value, node, whole=exact)
+
+    def looks_at(self, value: Tensor) -> None:
+        """Note that numbers were asked for without an operation."""
+        self.counted |= self.node_or_itself(value) in self.whole
 
     def node_or_itself(self, value: Any) -> Any:
         """A tensor's node, of a tensor that is met for the first time a constant's."""
@@ -163,24 +186,31 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = f"constant_{len(self.constants)}"
         self.constants[name] = kept
         node = self.graph.create_node("get_attr", name)
-        self._take(value, node, fixed=True)
+        self._take(value, node, fixed=True, whole=True)
         return node
 
-    def _take(self, value: Any, node: Node, *, fixed: bool = False) -> None:
+    def _take(self, value: Any, node: Node, *, fixed: bool = False, whole: bool) -> None:
         """Note that this is a node's value; of several values each has a node of its own."""
         if isinstance(value, Tensor):
             self._nodes[value] = node
             node.meta["form"] = Form.of(value)
             if fixed:
                 self.fixed[node] = _storage(value)
+            if whole:
+                self.whole[node] = _storage(value)
         elif isinstance(value, (tuple, list)):
             for place, one in enumerate(value):
-                self._take(one, self.graph.call_function(getitem, (node, place)), fixed=fixed)
+                own = self.graph.call_function(getitem, (node, place))
+                self._take(one, own, fixed=fixed, whole=whole)
 
-    def _unfix(self, written: list[Tensor]) -> None:
-        """What shares memory with tensors that inputs were written into is no constant any more."""
-        storages = set(map(_storage, written))
-        self.fixed = {node: one for node, one in self.fixed.items() if one not in storages}
+    def _written(self, tensors: list[Tensor], *, fixed: bool, whole: bool) -> None:
+        """What shares memory with tensors that inputs were written into is no constant any more,
+        nor whole where these were not."""
+        storages = set(map(_storage, tensors))
+        if not fixed:
+            self.fixed = {node: one for node, one in self.fixed.items() if one not in storages}
+        if not whole:
+            self.whole = {node: one for node, one in self.whole.items() if one not in storages}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -201,12 +231,14 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _note(self, func: Any, args: Any, kwargs: Any, tensors: list[Tensor]) -> Any:
         """Run an operation and note it. tensors: those among its arguments."""
-        fixed = bool(tensors) and self.fixed.keys() >= set(map(self.node_or_itself, tensors))
+        nodes = set(map(self.node_or_itself, tensors))
+        fixed, whole = bool(tensors) and self.fixed.keys() >= nodes, self.whole.keys() >= nodes
         if torch.Tag.data_dependent_output in func.tags:
             decides = self.may_decide and all(one.dtype == torch.bool for one in tensors)
-            if not (fixed or decides):
+            if not (whole or decides):
                 raise LooksAtNumbersError(f"{func} looks at numbers")
-            self.decided |= not fixed
+            self.counted |= whole and not fixed
+            self.decided |= not whole
             return func(*args, **kwargs)
         if func is _ATEN.lift_fresh.default:  # else a constant would be changed with its copy
             func = _ATEN.lift_fresh_copy.default
@@ -222,10 +254,11 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _ATEN.empty.memory_format and not result.is_meta:
             self.fresh.add(node)
             result.zero_()
-        fixed = fixed and torch.Tag.nondeterministic_seeded not in func.tags
-        if func._schema.is_mutable and not fixed:
-            self._unfix(tensors)
-        self._take(result, node, fixed=fixed)
+        seeded = torch.Tag.nondeterministic_seeded in func.tags
+        fixed, whole = fixed and not seeded, whole and not seeded
+        if func._schema.is_mutable:
+            self._written(tensors, fixed=fixed, whole=whole)
+        self._take(result, node, fixed=fixed, whole=whole)
         return result
 
 

@@ -141,7 +141,8 @@ def _pure(written: Recorded, example: Values) -> Recorded:
     _without_factors_of_one(pure.graph)
     _without_repeats(pure.graph)
     pure.graph.eliminate_dead_code()
-    pure.inputs, pure.outputs, pure.decided = tuple(example), written.outputs, written.decided
+    pure.inputs, pure.outputs = tuple(example), written.outputs
+    pure.decided, pure.counted = written.decided, written.counted
     return pure
 
 

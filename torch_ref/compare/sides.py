@@ -12,7 +12,7 @@ from torch import Tensor
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import Saying, as_tensors, check_answer, run_manual, told
 from torch_ref.compare.faithful import faithful, is_off, other_numbers, unfaithful
-from torch_ref.compare.layout import copy_of, layout
+from torch_ref.compare.layout import copy_of, integers, layout
 from torch_ref.compare.noise import scattered
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.recording import LooksAtNumbersError, Recorded
@@ -35,6 +35,7 @@ FEW_OFF = 0.5
 # twice, and x / s once.
 GRANTED = 4
 SINGULAR = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
+MOST_COUNTED = 1000
 BY_NUMBERS = "it does other things for other numbers, or leaves torch"
 
 
@@ -83,6 +84,9 @@ class Recorder:
 
     said: what there is to say about the twin.
     branches: whether the reference was seen to take other operations for other numbers.
+
+    Graphs are kept by the names asked for and the inputs' layout; those that ask for integers by
+    these as well, at most MOST_COUNTED at a time.
     """
 
     twin: Twin
@@ -90,8 +94,9 @@ class Recorder:
     said: Said = field(default_factory=Said)
     branches: bool = False
     _missing_said: bool = False
-    _reference: dict[object, Recorded] = field(default_factory=dict)
-    _manual: dict[object, Recorded | str] = field(default_factory=dict)  # or why there is none
+    _reference: dict[Any, Recorded] = field(default_factory=dict)
+    _manual: dict[Any, Recorded | str] = field(default_factory=dict)  # or why there is none
+    _counting: set[object] = field(default_factory=set)  # the keys of those that ask for integers
 
     def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
         """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
@@ -108,6 +113,7 @@ class Recorder:
         """One of the same twin that shares the graphs."""
         other = Recorder(self.twin, dtype)
         other.share_graphs(self._reference, self._manual)
+        other._counting = self._counting
         return other
 
     def sides(self, batch: Batch) -> Sides:
@@ -161,7 +167,7 @@ class Recorder:
         narrow = {n: Side(in_dtype.values[n], in_dtype.bounds[n]) for n in names}
         fits = {name: side.decided for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
-            arithmetic, graph = Arithmetic.of(self.dtype), self._reference[names, layout(wide)]
+            arithmetic, graph = Arithmetic.of(self.dtype), self._reference_for(names, wide)
             fits = with_room(graph, wide, reference.values, arithmetic)
         manual = self._walk_manual(batch, wide, names, cases, answers.expected)
         if manual is None or manual.unbounded:
@@ -185,23 +191,23 @@ class Recorder:
     def _walk_reference(
         self, batch: Batch, wide: Values, names: tuple[str, ...], known: Values, cases: int | None
     ) -> tuple[Walked, Walked]:
-        key = (names, layout(wide))
-
         def gradients(values: Values) -> Values:
             return gradients_by_autograd(self.twin.reference, values, names)
 
+        key = self._key(names, wide)
         if key not in self._reference:
             try:
-                self._reference[key] = self._recorded(gradients, other_numbers(batch, wide))
+                graph = self._recorded(gradients, other_numbers(batch, wide))
             except TwinError as error:
                 if not isinstance(error.__cause__, SINGULAR):
                     raise
-                self._reference[key] = self._recorded(gradients, wide)  # whose matrices are not
-        walked = _walked(self._reference[key], wide, cases)
+                graph = self._recorded(gradients, wide)  # whose matrices are not
+            self._keep(self._reference, names, wide, graph)
+        walked = _walked(self._reference_for(names, wide), wide, cases)
         if not (walked and faithful(walked, known)):  # it branches: record it on these numbers
             self.branches = True
-            self._reference[key] = self._recorded(gradients, wide)
-            walked = walk(self._reference[key], wide, FLOAT64, cases=cases)
+            self._keep(self._reference, names, wide, self._recorded(gradients, wide))
+            walked = walk(self._reference_for(names, wide), wide, FLOAT64, cases=cases)
             for name in unfaithful(walked, known):
                 self._open(name, walked, known[name])
         if walked.unbounded:
@@ -216,7 +222,9 @@ class Recorder:
             )
         if self.dtype == torch.float64:
             return walked, walked
-        narrow = walk(self._reference[key], wide, Arithmetic.of(self.dtype), cases=cases)
+        narrow = walk(
+            self._reference_for(names, wide), wide, Arithmetic.of(self.dtype), cases=cases
+        )
         return walked, narrow
 
     def _granted(
@@ -232,7 +240,7 @@ class Recorder:
             for name, value in wide.items()
             if value.is_floating_point()
         }
-        graph = self._reference[names, layout(wide)]
+        graph = self._reference_for(names, wide)
         bounds = walk(graph, wide, arithmetic, bounds=rounded, cases=cases).bounds
         if in_dtype.kinks is not None:
             bounds = {
@@ -275,24 +283,42 @@ class Recorder:
         """The estimate of `pooled` on a batch if numbers written in the code move each quantity as
         far up as they can; of no quantity where those of the hand cannot be seen."""
         sides, wide = self.sides(batch), widened(batch.inputs)
-        key = (tuple(sides.manual), layout(wide))
-        graph = self._manual.get(key)
+        names = tuple(sides.manual)
+        graph = self._manual.get(self._key(names, wide))
         if graph is None or isinstance(graph, str):
             return {}
         arithmetic = Arithmetic.of(self.dtype)
         by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds
-        by_autograd = walk(self._reference[key], wide, FLOAT64.of_constants_only()).bounds
+        reference = self._reference_for(names, wide)
+        by_autograd = walk(reference, wide, FLOAT64.of_constants_only()).bounds
         return {
             name: Pool.of(
-                (by_hand[name] + by_autograd[name]) * reference.value.sign(),
-                reference.value,
-                sides.manual_side[name].bound + reference.bound,
-                torch.ones_like(reference.value, dtype=torch.bool),
+                (by_hand[name] + by_autograd[name]) * side.value.sign(),
+                side.value,
+                sides.manual_side[name].bound + side.bound,
+                torch.ones_like(side.value, dtype=torch.bool),
                 arithmetic.unit_roundoff,
                 batch.batched,
             ).bias
-            for name, reference in sides.reference.items()
+            for name, side in sides.reference.items()
         }
+
+    def _key(self, names: tuple[str, ...], wide: Values) -> Any:
+        key = (names, layout(wide))
+        return (key, integers(wide)) if key in self._counting else key
+
+    def _keep(
+        self, graphs: dict[Any, Any], names: tuple[str, ...], wide: Values, graph: Recorded
+    ) -> None:
+        """Keep a graph for inputs like these."""
+        if graph.counted:
+            self._counting.add((names, layout(wide)))
+            if len(graphs) > MOST_COUNTED:
+                graphs.clear()
+        graphs[self._key(names, wide)] = graph
+
+    def _reference_for(self, names: tuple[str, ...], wide: Values) -> Recorded:
+        return self._reference[self._key(names, wide)]
 
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> Recorded:
         try:
@@ -304,8 +330,8 @@ class Recorder:
                 f"{self.twin.name}: the reference cannot be recorded as one graph "
                 f"({_why_not_recorded(error)}): write it in simpler operations."
             ) from error
+        self.branches |= graph.decided or graph.counted
         if graph.decided:
-            self.branches = True
             self.said.note(
                 "The reference asks what is true of its numbers (if, assert): where rounding could "
                 "turn the answer, that is not seen."
@@ -321,22 +347,22 @@ class Recorder:
         expected: Values | None,
     ) -> Walked | None:
         """The manual side's bounds, or None where it is granted those of the reference."""
-        key = (names, layout(wide))
-
         try:
-            if key not in self._manual:
+            if self._key(names, wide) not in self._manual:
                 by_hand = partial(self.by_hand, names=names)
                 try:
-                    self._manual[key] = record(by_hand, other_numbers(batch, wide))
+                    found = record(by_hand, other_numbers(batch, wide))
                 except SINGULAR:
-                    self._manual[key] = record(by_hand, wide)
+                    found = record(by_hand, wide)
+                self._keep(self._manual, names, wide, found)
+            key = self._key(names, wide)
             graph = self._manual[key]
             if isinstance(graph, str):
                 self._grant(graph)
                 return None
             arithmetic = Arithmetic.of(self.dtype)
             expected = expected or self.by_hand(_copies(wide), names)  # which then says why
-            for one in (*self._in_its_dtype(key, batch, wide), graph):
+            for one in (*self._in_its_dtype(names, batch, wide), graph):
                 walked = walk(one, wide, arithmetic, cases=cases)
                 if self._runs_as_recorded(one, walked, wide, expected):
                     break
@@ -347,7 +373,9 @@ class Recorder:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
-            self._manual[key] = why = f"it cannot be recorded: {_why_not_recorded(error)}"
+            self._manual[self._key(names, wide)] = why = (
+                f"it cannot be recorded: {_why_not_recorded(error)}"
+            )
             self._grant(why)
             return None
         self._say_narrow("The manual side", walked)
@@ -355,16 +383,14 @@ class Recorder:
             self._grant(f"it uses {', '.join(sorted(walked.unbounded))}, without a rule")
         return walked
 
-    def _in_its_dtype(
-        self, key: tuple[tuple[str, ...], object], batch: Batch, wide: Values
-    ) -> list[Recorded]:
+    def _in_its_dtype(self, names: tuple[str, ...], batch: Batch, wide: Values) -> list[Recorded]:
         """The hand's graph in the dtype under test, where it goes on in float32 there, as kernels
         do for bfloat16; it may not in float64."""
         if self.dtype in (torch.float32, torch.float64):
             return []
-        own = (key, self.dtype)
+        own = (self._key(names, wide), self.dtype)
         if own not in self._manual:
-            by_hand = partial(self.by_hand, names=key[0])
+            by_hand = partial(self.by_hand, names=names)
             try:
                 found = record_in(self.dtype, by_hand, other_numbers(batch, wide))
             except torch.OutOfMemoryError:

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from torch_ref.compare import aligned, sampled, written_out
+from torch_ref.compare.recording import looks_at
 
 aten = torch.ops.aten
 # Fused operations have no rule of their own: they are taken apart into those that have.
@@ -60,6 +61,8 @@ class WithoutLooking(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.stays and func in _LEAVING and args[0].is_floating_point():
             raise LeavesTorchError("it goes on outside torch, as in NumPy")
+        if func in _LEAVING or func is Tensor.tolist:
+            looks_at(args[0])
         if func is torch.nn.functional.one_hot:
             return _one_hot(*args, **kwargs)
         if func is Tensor.__deepcopy__:  # it copies the memory, which is no operation
