@@ -150,6 +150,28 @@ def test_a_mistake_beside_a_kink_is_no_convention() -> None:
     assert not verify(wrong, cases=5000).rows[0].only_at_kinks
 
 
+def test_where_every_case_meets_a_kink_nothing_is_put_down_to_it() -> None:
+    """|s_i - s_j| has one on its diagonal."""
+
+    def reference(values: Values) -> Values:
+        apart = (values["s"][:, None] - values["s"]).abs()
+        return {"loss": (apart**2 * values["u"]).sum()}
+
+    def manual(values: Values) -> Values:
+        both = 2 * (values["s"][:, None] - values["s"]) * values["u"]
+        return {"s": both.sum(1) + both.sum(0)}
+
+    twin = Twin(
+        "pairs",
+        lambda draw: {"s": draw.normal(shape=(4,)), "u": draw.normal(shape=(4, 4))},
+        reference,
+        manual,
+    )
+    report = verify(twin, cases=40)
+    assert report.kinks > 0.9
+    assert "only where a kink" not in " ".join(report.closing_lines())
+
+
 def test_only_the_dtype_under_test_may_show_a_mistake() -> None:
     """A hand that is right in float64 and wrong in float32 is explained in float32."""
 

@@ -238,3 +238,22 @@ def test_a_reference_that_stops_a_gradient_on_purpose_is_not_blamed() -> None:
     assert report.verdict == "differ"
     assert "dL/dy is 0" in report.explanation
     assert "the reference's dL/dy is wrong" not in report.explanation
+
+
+def test_a_target_worked_out_without_gradients_is_stopped_on_purpose() -> None:
+    """Temporal differences, and a hand that goes on through the target."""
+
+    def reference(v: Values) -> Values:
+        with torch.no_grad():
+            target = v["reward"] + 0.9 * v["w"] * v["next"]
+        return {"loss": (v["w"] * v["now"] - target) ** 2}
+
+    def manual(v: Values) -> Values:
+        apart = v["w"] * v["now"] - v["reward"] - 0.9 * v["w"] * v["next"]
+        return {"w": 2 * apart * (v["now"] - 0.9 * v["next"])}
+
+    names = ("w", "now", "next", "reward")
+    twin = Twin("TD", lambda draw: {n: draw.normal() for n in names}, reference, manual)
+    report = verify(twin, cases=500)
+    assert report.first_wrong == "w"
+    assert "the reference's dL/dw is wrong" not in report.explanation
