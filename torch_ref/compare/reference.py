@@ -11,7 +11,7 @@ from torch.fx.node import map_aggregate
 
 from torch_ref.compare.layout import copy_of
 from torch_ref.compare.recording import Recorded, recorded
-from torch_ref.compare.taken_apart import DECOMPOSITIONS, as_written
+from torch_ref.compare.taken_apart import DECOMPOSITIONS, TAKEN_APART_FIRST, as_written
 from torch_ref.compare.twin import Values
 
 
@@ -126,7 +126,10 @@ def _written(function: Callable[[Values], Values], example: Values, may_decide: 
         return tuple(values.values())
 
     with as_written(stays=not may_decide):
-        written = recorded(function_of_tensors, *example.values(), may_decide=may_decide)
+        written = recorded(
+            function_of_tensors, *example.values(),
+            decompositions=TAKEN_APART_FIRST, may_decide=may_decide,
+        )  # fmt: skip
     written.graph.eliminate_dead_code()
     written.outputs = tuple(names)
     return written

@@ -1,5 +1,6 @@
 """Both sides of a twin on one batch: what each gives, and how far rounding may have moved it."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,6 +32,8 @@ FLOAT64 = Arithmetic.of(torch.float64)
 ROOM = 16
 # A reference of whose numbers fewer are off is taken as recorded, but for these.
 FEW_OFF = 0.5
+# ... and what is off in so many cases is undecided.
+MANY_OFF = 0.25
 # A hand that cannot be seen may round more often than the reference does: NumPy's x * (1 / s)
 # twice, and x / s once.
 GRANTED = 4
@@ -96,6 +99,8 @@ class Recorder:
     _missing_said: bool = False
     _reference: dict[Any, Recorded] = field(default_factory=dict)
     _manual: dict[Any, Recorded | str] = field(default_factory=dict)  # or why there is none
+    _walked: int = 0
+    _off: Counter[str] = field(default_factory=Counter)  # in how many cases a good part of it was
     _counting: set[object] = field(default_factory=set)  # the keys of those that ask for integers
 
     def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
@@ -106,6 +111,8 @@ class Recorder:
         """Begin anew, with nothing left over but graphs: what was said, and that the numbers of a
         batch decided what the manual side does, which those of another may not."""
         self.said.clear()
+        self._walked = 0
+        self._off.clear()
         for key in [key for key, graph in self._manual.items() if graph == BY_NUMBERS]:
             del self._manual[key]
 
@@ -194,8 +201,8 @@ class Recorder:
         def gradients(values: Values) -> Values:
             return gradients_by_autograd(self.twin.reference, values, names)
 
-        key = self._key(names, wide)
-        if key not in self._reference:
+        self._walked += 1
+        if self._key(names, wide) not in self._reference:
             try:
                 graph = self._recorded(gradients, other_numbers(batch, wide))
             except TwinError as error:
@@ -266,17 +273,18 @@ class Recorder:
 
     def _open(self, name: str, walked: Walked, known: Tensor) -> None:
         """Leave undecided where torch's own kernels give other numbers than what was recorded; all
-        of a quantity, where these are a good part of it."""
+        of a quantity, where these are a good part of it, and the quantity, where that is often."""
         off = is_off(walked.values[name], known, walked.bounds[name])
         few = float(off.double().mean()) < FEW_OFF
-        others = f"some numbers of dL/d{name} are" if few else f"dL/d{name} is"
         walked.bounds[name] = torch.where(off | (not few), torch.inf, walked.bounds[name])
-        if not few:
+        self._off[name] += not few
+        if self._off[name] > max(1, MANY_OFF * self._walked):
             self.said.say(unbounded=[name])
         self.said.note(
-            f"The operations that the reference is recorded as give another dL/d{name} than "
-            f"torch's own kernels, which lose digits, or it looks at its numbers: {others} "
-            "undecided. Write it out in simpler operations."
+            f"In some cases the operations that the reference is recorded as give another "
+            f"dL/d{name} than torch's own kernels, which lose digits or go by how tensors lie in "
+            "memory, or it looks at its numbers: these are undecided. Where that is most of them, "
+            "write it out in simpler operations."
         )
 
     def pulls_of_constants(self, batch: Batch) -> dict[str, float]:

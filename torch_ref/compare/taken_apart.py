@@ -113,6 +113,10 @@ def _cast_before(operation: Any) -> Callable[..., Any]:
     return apart
 
 
+# Taken apart before anything is made pure: `functionalize` would do it otherwise than the kernel.
+TAKEN_APART_FIRST = {
+    operation: _TORCHS[operation] for operation in (aten.binary_cross_entropy_with_logits.default,)
+}
 _BATCH_NORMS = (
     aten.native_batch_norm.default, aten._native_batch_norm_legit.default,
     aten._native_batch_norm_legit_functional.default,
