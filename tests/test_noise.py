@@ -80,6 +80,11 @@ def _zeros() -> torch.Tensor:
     return torch.zeros(100, dtype=torch.float64)
 
 
+def test_what_is_infinite_is_so_exactly() -> None:
+    scatter = moved(lambda x: np.exp(np.log(np.maximum(x, 0.0)) * 2), (4, 4))[1]
+    assert np.isfinite(scatter).all()
+
+
 def test_noise_ends_with_its_context_and_is_the_same_again() -> None:
     x = torch.ones(5, dtype=torch.float64)
     found = []

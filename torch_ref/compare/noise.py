@@ -79,7 +79,8 @@ def noise(unit_roundoff: float, seed: int) -> Iterator[None]:
 
     def scatter(sizes: Any, kind: str) -> Any:
         ways = (-1.0, 1.0) if kind == "f" else (-1.0, 1.0, -1.0j, 1.0j)
-        return 2 * unit_roundoff * generator.choice(ways, np.shape(sizes)) * sizes
+        finite = np.where(np.isfinite(sizes), sizes, 0.0)  # what is infinite is so exactly
+        return 2 * unit_roundoff * generator.choice(ways, np.shape(sizes)) * finite
 
     token = _scatter.set(scatter)
     try:
