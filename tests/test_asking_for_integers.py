@@ -84,6 +84,26 @@ def test_each_way_to_ask_is_recorded(count: Callable[[Tensor, Tensor], None]) ->
     assert verify(chain(count, 1.0001), dtype="float32", cases=12).first_wrong == "move"
 
 
+def test_only_the_hand_asks_and_has_no_bound_of_its_own() -> None:
+    def manual(values: Values) -> Values:
+        gradient = torch.fft.ifft(torch.fft.fft(values["x"].softmax(0))).real
+        for label in values["labels"].tolist():
+            gradient[label] -= 1 / len(values["labels"])
+        return {"x": gradient}
+
+    twin = Twin(
+        "by Fourier",
+        lambda draw: {"x": draw.normal(shape=(4,)), "labels": draw.integers(0, 4, (3,))},
+        lambda values: {
+            "loss": functional.cross_entropy(values["x"].expand(3, 4), values["labels"])
+        },
+        manual,
+    )
+    report = verify(twin, cases=12)
+    report.assert_agreement()
+    assert any("granted" in note for note in report.notes)
+
+
 class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, labels: Tensor) -> Tensor:

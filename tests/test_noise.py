@@ -1,6 +1,7 @@
 """Hands in NumPy that lose digits are granted what rounding does to them, and mistakes nothing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,8 @@ def _zeros() -> torch.Tensor:
 
 
 def test_what_is_infinite_is_so_exactly() -> None:
-    scatter = moved(lambda x: np.exp(np.log(np.maximum(x, 0.0)) * 2), (4, 4))[1]
+    with np.errstate(divide="ignore"):
+        scatter = moved(lambda x: np.exp(np.log(np.maximum(x, 0.0)) * 2), (4, 4))[1]
     assert np.isfinite(scatter).all()
 
 
@@ -149,3 +151,16 @@ def test_a_linear_system_in_numpy(seed: int) -> None:
     """Its zeros are no zeros, and matrices are singular that rounding hides from one side."""
     verify(_solve_twin(True), seed=seed, cases=60).assert_agreement()
     assert verify(_solve_twin(False), seed=seed, cases=60).first_wrong == "b"
+
+
+def test_a_hand_that_does_not_stand_noise_has_what_it_had() -> None:
+    """An index that is no whole number any more."""
+    right = _tanh_twin(1.0)
+
+    def manual(values: Values) -> Values:
+        places = np.arange(3)
+        assert places[int(values["x"].numpy()[0] * 0 + 2.0)] == 2  # 1.99999 under noise
+        return right.manual(values)
+
+    report = verify(replace(right, manual=manual), cases=2000)
+    assert report.verdict == "differ"

@@ -39,6 +39,7 @@ MANY_OFF = 0.25
 GRANTED = 4
 SINGULAR = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 MOST_COUNTED = 1000
+REFERENCE, MANUAL = "reference", "manual"
 BY_NUMBERS = "it does other things for other numbers, or leaves torch"
 
 
@@ -99,7 +100,7 @@ class Recorder:
     _missing_said: bool = False
     _reference: dict[Any, Recorded] = field(default_factory=dict)
     _manual: dict[Any, Recorded | str] = field(default_factory=dict)  # or why there is none
-    _walked: int = 0
+    _seen: int = 0
     _off: Counter[str] = field(default_factory=Counter)  # in how many cases a good part of it was
     _counting: set[object] = field(default_factory=set)  # the keys of those that ask for integers
 
@@ -111,7 +112,7 @@ class Recorder:
         """Begin anew, with nothing left over but graphs: what was said, and that the numbers of a
         batch decided what the manual side does, which those of another may not."""
         self.said.clear()
-        self._walked = 0
+        self._seen = 0
         self._off.clear()
         for key in [key for key, graph in self._manual.items() if graph == BY_NUMBERS]:
             del self._manual[key]
@@ -201,19 +202,19 @@ class Recorder:
         def gradients(values: Values) -> Values:
             return gradients_by_autograd(self.twin.reference, values, names)
 
-        self._walked += 1
-        if self._key(names, wide) not in self._reference:
+        self._seen += 1
+        if self._key(REFERENCE, names, wide) not in self._reference:
             try:
                 graph = self._recorded(gradients, other_numbers(batch, wide))
             except TwinError as error:
                 if not isinstance(error.__cause__, SINGULAR):
                     raise
                 graph = self._recorded(gradients, wide)  # whose matrices are not
-            self._keep(self._reference, names, wide, graph)
+            self._keep(REFERENCE, names, wide, graph)
         walked = _walked(self._reference_for(names, wide), wide, cases)
         if not (walked and faithful(walked, known)):  # it branches: record it on these numbers
             self.branches = True
-            self._keep(self._reference, names, wide, self._recorded(gradients, wide))
+            self._keep(REFERENCE, names, wide, self._recorded(gradients, wide))
             walked = walk(self._reference_for(names, wide), wide, FLOAT64, cases=cases)
             for name in unfaithful(walked, known):
                 self._open(name, walked, known[name])
@@ -260,9 +261,13 @@ class Recorder:
         """What is granted to a hand that loses more digits than that: as far as random errors in
         its operations move it, where they can be put in."""
         hand = partial(self.by_hand, names=tuple(granted))
-        found = scattered(
-            lambda: hand(_copies(wide)), expected, Arithmetic.of(self.dtype).unit_roundoff
-        )
+        unit_roundoff = Arithmetic.of(self.dtype).unit_roundoff
+        try:
+            found = scattered(lambda: hand(_copies(wide)), expected, unit_roundoff)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # anything at all can come out of a stranger's code
+            return granted
         bounds = {name: torch.maximum(bound, found[name]) for name, bound in granted.items()}
         if any(bool((bounds[name] > bound).any()) for name, bound in granted.items()):
             self.said.note(
@@ -278,7 +283,7 @@ class Recorder:
         few = float(off.double().mean()) < FEW_OFF
         walked.bounds[name] = torch.where(off | (not few), torch.inf, walked.bounds[name])
         self._off[name] += not few
-        if self._off[name] > max(1, MANY_OFF * self._walked):
+        if self._off[name] > max(1, MANY_OFF * self._seen):
             self.said.say(unbounded=[name])
         self.said.note(
             f"In some cases the operations that the reference is recorded as give another "
@@ -292,7 +297,7 @@ class Recorder:
         far up as they can; of no quantity where those of the hand cannot be seen."""
         sides, wide = self.sides(batch), widened(batch.inputs)
         names = tuple(sides.manual)
-        graph = self._manual.get(self._key(names, wide))
+        graph = self._manual.get(self._key(MANUAL, names, wide))
         if graph is None or isinstance(graph, str):
             return {}
         arithmetic = Arithmetic.of(self.dtype)
@@ -311,22 +316,21 @@ class Recorder:
             for name, side in sides.reference.items()
         }
 
-    def _key(self, names: tuple[str, ...], wide: Values) -> Any:
-        key = (names, layout(wide))
+    def _key(self, side: str, names: tuple[str, ...], wide: Values) -> Any:
+        key = (side, names, layout(wide))
         return (key, integers(wide)) if key in self._counting else key
 
-    def _keep(
-        self, graphs: dict[Any, Any], names: tuple[str, ...], wide: Values, graph: Recorded
-    ) -> None:
-        """Keep a graph for inputs like these."""
+    def _keep(self, side: str, names: tuple[str, ...], wide: Values, graph: Recorded) -> None:
+        """Keep the graph of a side, REFERENCE or MANUAL, for inputs like these."""
+        graphs: dict[Any, Any] = self._reference if side == REFERENCE else self._manual
         if graph.counted:
-            self._counting.add((names, layout(wide)))
+            self._counting.add((side, names, layout(wide)))
             if len(graphs) > MOST_COUNTED:
                 graphs.clear()
-        graphs[self._key(names, wide)] = graph
+        graphs[self._key(side, names, wide)] = graph
 
     def _reference_for(self, names: tuple[str, ...], wide: Values) -> Recorded:
-        return self._reference[self._key(names, wide)]
+        return self._reference[self._key(REFERENCE, names, wide)]
 
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> Recorded:
         try:
@@ -356,32 +360,30 @@ class Recorder:
     ) -> Walked | None:
         """The manual side's bounds, or None where it is granted those of the reference."""
         try:
-            if self._key(names, wide) not in self._manual:
+            if self._key(MANUAL, names, wide) not in self._manual:
                 by_hand = partial(self.by_hand, names=names)
                 try:
                     found = record(by_hand, other_numbers(batch, wide))
                 except SINGULAR:
                     found = record(by_hand, wide)
-                self._keep(self._manual, names, wide, found)
-            key = self._key(names, wide)
+                self._keep(MANUAL, names, wide, found)
+            key = self._key(MANUAL, names, wide)
             graph = self._manual[key]
             if isinstance(graph, str):
                 self._grant(graph)
                 return None
             arithmetic = Arithmetic.of(self.dtype)
             expected = expected or self.by_hand(_copies(wide), names)  # which then says why
-            for one in (*self._in_its_dtype(names, batch, wide), graph):
-                walked = walk(one, wide, arithmetic, cases=cases)
-                if self._runs_as_recorded(one, walked, wide, expected):
-                    break
-            else:
+            walked = self._in_its_dtype(names, batch, wide, cases, expected)
+            walked = walked or walk(graph, wide, arithmetic, cases=cases)
+            if not self._runs_as_recorded(graph, walked, wide, expected):
                 self._manual[key] = BY_NUMBERS
                 self._grant(BY_NUMBERS)
                 return None
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
-            self._manual[self._key(names, wide)] = why = (
+            self._manual[self._key(MANUAL, names, wide)] = why = (
                 f"it cannot be recorded: {_why_not_recorded(error)}"
             )
             self._grant(why)
@@ -391,23 +393,33 @@ class Recorder:
             self._grant(f"it uses {', '.join(sorted(walked.unbounded))}, without a rule")
         return walked
 
-    def _in_its_dtype(self, names: tuple[str, ...], batch: Batch, wide: Values) -> list[Recorded]:
-        """The hand's graph in the dtype under test, where it goes on in float32 there, as kernels
-        do for bfloat16; it may not in float64."""
+    def _in_its_dtype(
+        self,
+        names: tuple[str, ...],
+        batch: Batch,
+        wide: Values,
+        cases: int | None,
+        expected: Values,
+    ) -> Walked | None:
+        """The bounds of what the hand does in the dtype under test, where it goes on in float32
+        there, as kernels do for bfloat16; it may not in float64."""
         if self.dtype in (torch.float32, torch.float64):
-            return []
-        own = (self._key(names, wide), self.dtype)
-        if own not in self._manual:
-            by_hand = partial(self.by_hand, names=names)
-            try:
-                found = record_in(self.dtype, by_hand, other_numbers(batch, wide))
-            except torch.OutOfMemoryError:
-                raise
-            except Exception:  # anything at all can come out of a stranger's code
-                found = None
-            self._manual[own] = found or ""
-        graph = self._manual[own]
-        return [] if isinstance(graph, str) else [graph]
+            return None
+        key = (self._key(MANUAL, names, wide), self.dtype)
+        try:
+            if key not in self._manual:
+                by_hand = partial(self.by_hand, names=names)
+                self._manual[key] = record_in(self.dtype, by_hand, other_numbers(batch, wide)) or ""
+            graph = self._manual[key]
+            if isinstance(graph, str):
+                return None
+            walked = walk(graph, wide, Arithmetic.of(self.dtype), cases=cases)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # anything at all can come out of a stranger's code
+            self._manual[key] = ""
+            return None
+        return walked if self._runs_as_recorded(graph, walked, wide, expected) else None
 
     def by_hand(self, values: Values, names: tuple[str, ...]) -> Values:
         """What the hand gives for these quantities."""

@@ -67,7 +67,7 @@ class Compared:
 
 
 # The share of a quantity's elements that must be decided: the few that are left may be zeros.
-SEEN = 0.01
+SEEN = 0.1
 
 
 @dataclass(frozen=True)
