@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import gallery_bugs_1
 import gallery_bugs_2
@@ -18,15 +17,15 @@ import torch
 import torch_ref.gallery
 from torch_ref import Report, Twin, verify
 from torch_ref.compare import DTYPES
+from torch_ref.compare.graphs import Graphs
 from torch_ref.compare.judge import Judge
 
 BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
 SENTENCES = json.loads((Path(__file__).parent / "data" / "gallery_sentences.json").read_text())
 CASES = 36  # every stratum four times, once with each way to choose sizes
-Graphs = dict[Any, Any]
 # Recording takes most of the time: a reference is the same for every dtype and every bug.
-REFERENCES: defaultdict[str, Graphs] = defaultdict(dict)
-RIGHT: defaultdict[str, Graphs] = defaultdict(dict)
+REFERENCES: defaultdict[str, Graphs] = defaultdict(Graphs)
+RIGHT: defaultdict[str, Graphs] = defaultdict(Graphs)
 
 
 def twins() -> Iterator[tuple[str, Twin]]:

@@ -14,10 +14,11 @@ import torch
 import manual_bp
 from manual_bp import network
 from torch_ref import assignment_twin, verify
+from torch_ref.compare.graphs import Graphs
 from torch_ref.compare.judge import Judge
 
 CASES = 4096
-REFERENCE: dict[object, object] = {}
+REFERENCE = Graphs()
 
 # (the right line, the wrong line, the first wrong quantity)
 BACKWARD_BUGS = {
@@ -99,7 +100,7 @@ def run(namespace: dict, values: dict) -> dict:
 
 def check(namespace: dict, first_wrong: str) -> None:
     """In both dtypes; recording the reference once for all bugs saves most of the time."""
-    twin, graphs = replace(assignment_twin(), manual=partial(run, namespace)), {}
+    twin, graphs = replace(assignment_twin(), manual=partial(run, namespace)), Graphs()
     for dtype in (torch.float64, torch.float32):
         judging = Judge(twin, dtype, torch.device("cpu"), seed=0)
         judging.recorder.share_graphs(REFERENCE, graphs)

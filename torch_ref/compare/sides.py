@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from torch import Tensor
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.contract import Saying, as_tensors, check_answer, run_manual, told
 from torch_ref.compare.faithful import faithful, is_off, other_numbers, unfaithful
-from torch_ref.compare.layout import copy_of, integers, layout
+from torch_ref.compare.graphs import Graphs
+from torch_ref.compare.layout import copy_of
 from torch_ref.compare.noise import scattered
 from torch_ref.compare.pooled import Pool
 from torch_ref.compare.recording import LooksAtNumbersError, Recorded
@@ -38,8 +38,7 @@ MANY_OFF = 0.25
 # twice, and x / s once.
 GRANTED = 4
 SINGULAR = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
-MOST_COUNTED = 1000
-REFERENCE, MANUAL = "reference", "manual"
+NO_FLOAT32 = "it does not go on in float32, or cannot be recorded in the dtype under test"
 BY_NUMBERS = "it does other things for other numbers, or leaves torch"
 
 
@@ -88,9 +87,6 @@ class Recorder:
 
     said: what there is to say about the twin.
     branches: whether the reference was seen to take other operations for other numbers.
-
-    Graphs are kept by the names asked for and the inputs' layout; those that ask for integers by
-    these as well, at most MOST_COUNTED at a time.
     """
 
     twin: Twin
@@ -98,14 +94,14 @@ class Recorder:
     said: Said = field(default_factory=Said)
     branches: bool = False
     _missing_said: bool = False
-    _reference: dict[Any, Recorded] = field(default_factory=dict)
-    _manual: dict[Any, Recorded | str] = field(default_factory=dict)  # or why there is none
+    _reference: Graphs = field(default_factory=Graphs)
+    _manual: Graphs = field(default_factory=Graphs)
+    _in_dtype: Graphs = field(default_factory=Graphs)  # of the hand, in the dtype under test
     _seen: int = 0
     _off: Counter[str] = field(default_factory=Counter)  # in how many cases a good part of it was
-    _counting: set[object] = field(default_factory=set)  # the keys of those that ask for integers
 
-    def share_graphs(self, reference: dict[Any, Any], manual: dict[Any, Any]) -> None:
-        """Keep graphs in these dicts from now on: they are the same for every seed and dtype."""
+    def share_graphs(self, reference: Graphs, manual: Graphs) -> None:
+        """Keep graphs in these from now on: they are the same for every seed and dtype."""
         self._reference, self._manual = reference, manual
 
     def forget(self) -> None:
@@ -114,14 +110,12 @@ class Recorder:
         self.said.clear()
         self._seen = 0
         self._off.clear()
-        for key in [key for key, graph in self._manual.items() if graph == BY_NUMBERS]:
-            del self._manual[key]
+        self._manual.forget(BY_NUMBERS)
 
     def for_dtype(self, dtype: torch.dtype) -> "Recorder":
         """One of the same twin that shares the graphs."""
         other = Recorder(self.twin, dtype)
         other.share_graphs(self._reference, self._manual)
-        other._counting = self._counting
         return other
 
     def sides(self, batch: Batch) -> Sides:
@@ -203,18 +197,18 @@ class Recorder:
             return gradients_by_autograd(self.twin.reference, values, names)
 
         self._seen += 1
-        if self._key(REFERENCE, names, wide) not in self._reference:
+        if not self._reference.find(names, wide):
             try:
                 graph = self._recorded(gradients, other_numbers(batch, wide))
             except TwinError as error:
                 if not isinstance(error.__cause__, SINGULAR):
                     raise
                 graph = self._recorded(gradients, wide)  # whose matrices are not
-            self._keep(REFERENCE, names, wide, graph)
+            self._reference.keep(names, wide, graph)
         walked = _walked(self._reference_for(names, wide), wide, cases)
         if not (walked and faithful(walked, known)):  # it branches: record it on these numbers
             self.branches = True
-            self._keep(REFERENCE, names, wide, self._recorded(gradients, wide))
+            self._reference.keep(names, wide, self._recorded(gradients, wide))
             walked = walk(self._reference_for(names, wide), wide, FLOAT64, cases=cases)
             for name in unfaithful(walked, known):
                 self._open(name, walked, known[name])
@@ -297,8 +291,8 @@ class Recorder:
         far up as they can; of no quantity where those of the hand cannot be seen."""
         sides, wide = self.sides(batch), widened(batch.inputs)
         names = tuple(sides.manual)
-        graph = self._manual.get(self._key(MANUAL, names, wide))
-        if graph is None or isinstance(graph, str):
+        graph = self._manual.find(names, wide)
+        if not isinstance(graph, Recorded):
             return {}
         arithmetic = Arithmetic.of(self.dtype)
         by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds
@@ -316,21 +310,10 @@ class Recorder:
             for name, side in sides.reference.items()
         }
 
-    def _key(self, side: str, names: tuple[str, ...], wide: Values) -> Any:
-        key = (side, names, layout(wide))
-        return (key, integers(wide)) if key in self._counting else key
-
-    def _keep(self, side: str, names: tuple[str, ...], wide: Values, graph: Recorded) -> None:
-        """Keep the graph of a side, REFERENCE or MANUAL, for inputs like these."""
-        graphs: dict[Any, Any] = self._reference if side == REFERENCE else self._manual
-        if graph.counted:
-            self._counting.add((side, names, layout(wide)))
-            if len(graphs) > MOST_COUNTED:
-                graphs.clear()
-        graphs[self._key(side, names, wide)] = graph
-
     def _reference_for(self, names: tuple[str, ...], wide: Values) -> Recorded:
-        return self._reference[self._key(REFERENCE, names, wide)]
+        graph = self._reference.find(names, wide)
+        assert isinstance(graph, Recorded)  # it was walked before
+        return graph
 
     def _recorded(self, gradients: Callable[[Values], Values], wide: Values) -> Recorded:
         try:
@@ -360,32 +343,30 @@ class Recorder:
     ) -> Walked | None:
         """The manual side's bounds, or None where it is granted those of the reference."""
         try:
-            if self._key(MANUAL, names, wide) not in self._manual:
+            graph = self._manual.find(names, wide)
+            if graph is None:
                 by_hand = partial(self.by_hand, names=names)
                 try:
-                    found = record(by_hand, other_numbers(batch, wide))
+                    graph = record(by_hand, other_numbers(batch, wide))
                 except SINGULAR:
-                    found = record(by_hand, wide)
-                self._keep(MANUAL, names, wide, found)
-            key = self._key(MANUAL, names, wide)
-            graph = self._manual[key]
+                    graph = record(by_hand, wide)
+                self._manual.keep(names, wide, graph)
             if isinstance(graph, str):
                 self._grant(graph)
                 return None
             arithmetic = Arithmetic.of(self.dtype)
             expected = expected or self.by_hand(_copies(wide), names)  # which then says why
-            walked = self._in_its_dtype(names, batch, wide, cases, expected)
+            walked = self._walk_in_dtype(names, batch, wide, cases, expected)
             walked = walked or walk(graph, wide, arithmetic, cases=cases)
             if not self._runs_as_recorded(graph, walked, wide, expected):
-                self._manual[key] = BY_NUMBERS
+                self._manual.keep(names, wide, BY_NUMBERS)
                 self._grant(BY_NUMBERS)
                 return None
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
-            self._manual[self._key(MANUAL, names, wide)] = why = (
-                f"it cannot be recorded: {_why_not_recorded(error)}"
-            )
+            why = f"it cannot be recorded: {_why_not_recorded(error)}"
+            self._manual.keep(names, wide, why)
             self._grant(why)
             return None
         self._say_narrow("The manual side", walked)
@@ -393,7 +374,7 @@ class Recorder:
             self._grant(f"it uses {', '.join(sorted(walked.unbounded))}, without a rule")
         return walked
 
-    def _in_its_dtype(
+    def _walk_in_dtype(
         self,
         names: tuple[str, ...],
         batch: Batch,
@@ -405,19 +386,19 @@ class Recorder:
         there, as kernels do for bfloat16; it may not in float64."""
         if self.dtype in (torch.float32, torch.float64):
             return None
-        key = (self._key(MANUAL, names, wide), self.dtype)
         try:
-            if key not in self._manual:
+            graph = self._in_dtype.find(names, wide)
+            if graph is None:
                 by_hand = partial(self.by_hand, names=names)
-                self._manual[key] = record_in(self.dtype, by_hand, other_numbers(batch, wide)) or ""
-            graph = self._manual[key]
+                graph = record_in(self.dtype, by_hand, other_numbers(batch, wide)) or NO_FLOAT32
+                self._in_dtype.keep(names, wide, graph)
             if isinstance(graph, str):
                 return None
             walked = walk(graph, wide, Arithmetic.of(self.dtype), cases=cases)
         except torch.OutOfMemoryError:
             raise
         except Exception:  # anything at all can come out of a stranger's code
-            self._manual[key] = ""
+            self._in_dtype.keep(names, wide, NO_FLOAT32)
             return None
         return walked if self._runs_as_recorded(graph, walked, wide, expected) else None
 

@@ -6,8 +6,8 @@ from functools import cache
 import torch
 
 from torch_ref.compare import Batch, Cases, Twin, TwinError
+from torch_ref.compare.graphs import Graphs
 from torch_ref.compare.judge import Judge
-from torch_ref.compare.recording import Recorded
 from torch_ref.selftest.mutate import Mutant, original
 from torch_ref.selftest.twins import MakeTwin, Values, as_numpy_runs, mean_twin, twins_for
 
@@ -64,7 +64,7 @@ def _catch(make: MakeTwin, twin: Twin, batch: Batch) -> Catch | None:
 
     judging = Judge(replace(twin, manual=manual), torch.float64, CPU, 0)
     # the reference is the same for every mutant: recording it once saves half of the time
-    judging.recorder.share_graphs(reference=_reference_graphs(make), manual={})
+    judging.recorder.share_graphs(reference=_reference_graphs(make), manual=Graphs())
     try:
         judging.judge(batch)
     except TwinError:
@@ -79,5 +79,5 @@ def _catch(make: MakeTwin, twin: Twin, batch: Batch) -> Catch | None:
 
 
 @cache
-def _reference_graphs(make: MakeTwin) -> dict[object, Recorded]:
-    return {}
+def _reference_graphs(make: MakeTwin) -> Graphs:
+    return Graphs()
