@@ -173,7 +173,10 @@ class Recorder:
             fits = with_room(graph, wide, reference.values, arithmetic)
         manual = self._walk_manual(batch, wide, names, cases, answers.expected)
         if manual is None or manual.unbounded:
-            bounds = self._granted(wide, names, cases, in_dtype)
+            sizes = {name: value.abs() for name, value in wide.items() if value.is_floating_point()}
+            if manual:  # LAPACK's errors go by a matrix's norm
+                sizes = {name: in_case(size, batch.batched) for name, size in sizes.items()}
+            bounds = self._granted(wide, sizes, names, cases, in_dtype)
             if manual:
                 bounds = {name: in_case(bounds[name], batch.batched) for name in names}
             elif answers.expected and _are_off(given, reference, bounds):
@@ -230,18 +233,20 @@ class Recorder:
         return walked, narrow
 
     def _granted(
-        self, wide: Values, names: tuple[str, ...], cases: int | None, in_dtype: Walked
+        self,
+        wide: Values,
+        sizes: Values,
+        names: tuple[str, ...],
+        cases: int | None,
+        in_dtype: Walked,
     ) -> Values:
         """What is granted to a hand that cannot be seen, which may be another formula: GRANTED
-        times the bound on the reference where its inputs are off by a rounding each, as they may be
-        for a backward stable hand (Higham 2002, section 1.5). At a kink they are as they are.
+        times the bound on the reference where its inputs are off by a rounding of these sizes each,
+        as they may be for a backward stable hand (Higham 2002, section 1.5). At a kink they are as
+        they are.
         """
         arithmetic = Arithmetic.of(self.dtype)
-        rounded = {
-            name: arithmetic.unit_roundoff * value.abs()
-            for name, value in wide.items()
-            if value.is_floating_point()
-        }
+        rounded = {name: arithmetic.unit_roundoff * size for name, size in sizes.items()}
         graph = self._reference_for(names, wide)
         bounds = walk(graph, wide, arithmetic, bounds=rounded, cases=cases).bounds
         if in_dtype.kinks is not None:

@@ -105,7 +105,8 @@ def fitted_constant(question: Question, target: Side, term: Side) -> Constant | 
 
 def _interval(target: Side, term: Side) -> tuple[float, float] | None:
     """All constants that fit, lowest and highest; None if none does."""
-    considered = (target.value != 0) | (term.value != 0)
+    # where the term is 0, and the target is as far as its bound says, any constant fits
+    considered = (target.value.abs() > target.bound) | (term.value != 0)
     if not bool(considered.any()):
         return None
     ratio = over(picked(target, considered), picked(term, considered))
