@@ -11,8 +11,8 @@ or one that an overflow on the way spoilt, the element is decided if the referen
 have done well in the same dtype, with room to spare; where these overflow themselves, it is
 undecided.
 
-A quantity differs if a decided element does, agrees if none does, and is undecided if it has no
-decided element. No tolerance is chosen anywhere. What one element cannot show, many may: see
+A quantity differs if a decided element does, agrees if none does, and is undecided if less than a
+tenth of its elements is decided. No tolerance is chosen anywhere. What one element cannot show, many may: see
 `torch_ref.compare.pooled`.
 """
 
