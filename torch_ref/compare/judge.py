@@ -26,6 +26,7 @@ BATCHED_CASES, SINGLE_CASES = 100_000, 100
 FEW = 32  # cases
 LARGE = 2**18  # numbers in the inputs of a case
 EXAMINED = 12  # batches with a mistake in them that a diagnosis looks at
+MOSTLY = 0.9  # what is undecided of a quantity that agrees, to be told
 BESIDE = 6  # batches without a mistake that it looks at, too
 
 
@@ -212,7 +213,7 @@ class Judge:
             seed=self.seed,
             rows=rows,
             failures=tuple(said.failures),
-            notes=(*said.notes, *told),
+            notes=(*said.notes, *_hardly_judged(rows), *told),
             missing=tuple(said.missing),
             kinks=self.at_kinks / cases,
             batched=self.cases.batched,
@@ -263,6 +264,16 @@ def one_thread(small: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _hardly_judged(rows: Iterable[Row]) -> list[str]:
+    """A word on what agrees where little can be said."""
+    names = [f"dL/d{row.name}" for row in rows if row.verdict == AGREE and row.undecided > MOSTLY]
+    if not names:
+        return []
+    return [
+        f"More than {MOSTLY:.0%} of {', '.join(names)} is undecided: a mistake there is not seen."
+    ]
 
 
 def _wrong(found: Judged) -> bool:

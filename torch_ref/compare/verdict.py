@@ -11,9 +11,9 @@ or one that an overflow on the way spoilt, the element is decided if the referen
 have done well in the same dtype, with room to spare; where these overflow themselves, it is
 undecided.
 
-A quantity differs if a decided element does, agrees if none does, and is undecided if less than a
-tenth of its elements is decided. No tolerance is chosen anywhere. What one element cannot show, many may: see
-`torch_ref.compare.pooled`.
+A quantity differs if a decided element does, agrees if none does, and is undecided if hardly any of
+its elements is decided. No tolerance is chosen anywhere. What one element cannot show, many may:
+see `torch_ref.compare.pooled`.
 """
 
 import math
@@ -67,7 +67,7 @@ class Compared:
 
 
 # The share of a quantity's elements that must be decided: the few that are left may be zeros.
-SEEN = 0.1
+SEEN = 0.01
 
 
 @dataclass(frozen=True)

@@ -71,15 +71,18 @@ def stops_gradients(twin: Twin, batch: Batch) -> bool:
 
 
 class _WithoutGrad(TorchFunctionMode):
-    """Notes whether something is made of what has a gradient where autograd is switched off."""
+    """Notes whether something is made of what has a gradient where the code has switched autograd
+    off; in a custom Function's forward pass torch has."""
 
-    found = False
+    off = found = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        if func is torch._C._set_grad_enabled:
+            self.off = not args[0]
         given = [one for one in args if isinstance(one, Tensor)]
-        self.found |= not torch.is_grad_enabled() and any(one.requires_grad for one in given)
+        self.found |= self.off and any(one.requires_grad for one in given)
         return func(*args, **(kwargs or {}))
 
 
