@@ -150,6 +150,57 @@ def test_a_mistake_beside_a_kink_is_no_convention() -> None:
     assert not verify(wrong, cases=5000).rows[0].only_at_kinks
 
 
+def test_a_factor_of_a_path_is_found_where_the_path_is_nothing_in_places() -> None:
+    """Batch norm step by step, the 2 of its square forgotten; some of g is 0 under a stress."""
+
+    def reference(v: Values) -> Values:
+        mean = v["x"].mean(0)
+        var = ((v["x"] - mean) ** 2).mean(0)
+        normal = (v["x"] - mean) / torch.sqrt(var + 1e-5)
+        return {"var": var, "normal": normal, "loss": (v["g"] * normal * v["u"]).sum()}
+
+    def manual(v: Values) -> Values:
+        apart = v["x"] - v["x"].mean(0)
+        inverse = 1 / ((apart**2).mean(0) + 1e-5).sqrt()
+        dnormal = v["u"] * v["g"]
+        dvar = -0.5 * inverse**3 * (dnormal * apart).sum(0)
+        dapart = dnormal * inverse + apart * dvar / len(apart)
+        return {"normal": dnormal, "var": dvar, "x": dapart - dapart.mean(0)}
+
+    def inputs(draw: Draw) -> Values:
+        shape = (draw.size(2, 6), 3)
+        return {
+            "x": draw.normal(2, 3, shape),
+            "g": draw.normal(1, 0.3, (3,)),
+            "u": draw.normal(shape=shape),
+        }
+
+    report = verify(Twin("batch norm", inputs, reference, manual), cases=60)
+    assert report.explanation == "dL/dx has a wrong path through var: it is 1/2 of the truth"
+
+
+def test_what_agrees_where_hardly_anything_can_be_judged_is_told() -> None:
+    """A clipped objective inside its limits: two equal arguments of a minimum."""
+
+    def reference(v: Values) -> Values:
+        ratio = torch.exp(v["new"] - v["old"])
+        clipped = ratio.clamp(0.8, 1.2)
+        return {"loss": -torch.min(ratio * v["gain"], clipped * v["gain"])}
+
+    def manual(v: Values) -> Values:
+        ratio = torch.exp(v["new"] - v["old"])
+        stopped = torch.where(v["gain"] > 0, ratio > 1.2, ratio < 0.8)
+        return {"new": torch.where(stopped, 0.0, -v["gain"] * ratio)}
+
+    def inputs(draw: Draw) -> Values:
+        new = draw.normal(-1, 0.5)
+        return {"new": new, "old": new + draw.normal(0, 0.08), "gain": draw.normal()}
+
+    report = verify(Twin("clipped", inputs, reference, manual, stress=()), cases=5000)
+    report.assert_agreement()
+    assert "More than 90% of dL/dnew is undecided: a mistake there is not seen." in report.notes
+
+
 def test_where_every_case_meets_a_kink_nothing_is_put_down_to_it() -> None:
     """|s_i - s_j| has one on its diagonal."""
 
