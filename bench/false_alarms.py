@@ -20,6 +20,7 @@ import torch
 import torch_ref.gallery
 from torch_ref import Twin, assignment_twin
 from torch_ref.compare import DTYPES
+from torch_ref.compare.graphs import Graphs
 from torch_ref.compare.judge import Judge
 from torch_ref.report.files import replace_file
 
@@ -38,7 +39,7 @@ def twins() -> list[Twin]:
 
 def run(twin: Twin, seeds: range) -> dict[str, dict[str, Any]]:
     """What the judge says of a twin, by dtype."""
-    shared: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
+    shared = (Graphs(), Graphs())
     totals = {name: {"cases": 0, "elements": 0, "worst": 0.0, "alarms": []} for name in NAMES}
     for seed in seeds:
         for name, total in totals.items():

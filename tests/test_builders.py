@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from torch_ref import Draw, Twin, TwinError, verify
 
@@ -294,3 +295,32 @@ def test_what_keeps_a_function_from_being_judged_is_said(sentence: str) -> None:
     apply, reference, inputs = BREACHES[sentence]
     with pytest.raises(TwinError, match=sentence):
         verify(Twin.from_function(apply, reference, inputs, name="mine"), cases=9)
+
+
+class Binary(torch.autograd.Function):
+    """sign(w) of the mean size of its row (Rastegari et al. 2016), as if not clipped within 1."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor) -> Tensor:
+        ctx.save_for_backward(w)
+        return torch.sign(w) * w.abs().mean(1, keepdim=True)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        (w,) = ctx.saved_tensors
+        size, sign = w.abs().mean(1, keepdim=True), torch.sign(w)
+        return upstream * size * (w.abs() <= 1) + sign * (upstream * sign).mean(1, keepdim=True)
+
+
+def test_a_reference_that_detaches_beside_a_function() -> None:
+    def straight_through(w: Tensor) -> Tensor:
+        clipped = w.clamp(-1, 1)
+        return (clipped + (torch.sign(w) - clipped).detach()) * w.abs().mean(1, keepdim=True)
+
+    def drawn(draw: Draw) -> Values:
+        return {"w": draw.normal(shape=(draw.size(1, 4), draw.size(2, 6)))}
+
+    twin = Twin.from_function(Binary.apply, straight_through, drawn)
+    for dtype in ("float64", "bfloat16"):
+        verify(twin, dtype=dtype, cases=24).assert_agreement()

@@ -1,17 +1,14 @@
-"""Ten million cases a dtype, every stratum, without one false alarm: `pytest -m slow`."""
+"""The measurement of false alarms runs; its figures come of many more seeds."""
 
-import pytest
-
-from torch_ref import assignment_twin, verify
-from torch_ref.compare import DTYPES
-
-CASES = 10_000_000
+from bench import false_alarms
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_false_alarm(dtype: str, device: str) -> None:
-    report = verify(assignment_twin(), cases=CASES, dtype=DTYPES[dtype], device=device, seed=2)
-    worst = max(row.worst_ratio or 0.0 for row in report.rows)
-    print(f"{CASES:,} cases, {dtype}, {device}: worst error/bound {worst:.3f}")
-    report.assert_agreement()
+def test_it_counts_cases_numbers_and_alarms() -> None:
+    twin = next(twin for twin in false_alarms.twins() if twin.name == "linear")
+    found = false_alarms.run(twin, range(2))
+    assert set(found) == set(false_alarms.NAMES)
+    for of_dtype in found.values():
+        assert of_dtype["cases"] > 10
+        assert of_dtype["elements"] > 1000
+        assert 0 < of_dtype["worst"] < 1
+        assert of_dtype["alarms"] == []

@@ -272,7 +272,10 @@ def _not_compiled() -> AbstractContextManager[Any]:
 
 def _storage(value: Tensor) -> int:
     """Where the tensor's memory begins; 0 for one that has none of its own."""
-    return value.untyped_storage().data_ptr() if value.layout == torch.strided else 0
+    try:
+        return value.untyped_storage().data_ptr() if value.layout == torch.strided else 0
+    except RuntimeError:  # it has none in Python, as what `functionalize` wraps
+        return 0
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:
