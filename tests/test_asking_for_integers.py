@@ -112,7 +112,7 @@ class CrossEntropy(torch.autograd.Function):
         return -(x.log_softmax(-1) * chosen).sum()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         x, labels = ctx.saved_tensors
         return upstream * (x.softmax(-1) - functional.one_hot(labels, x.shape[1])), None
 

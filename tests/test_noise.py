@@ -136,12 +136,10 @@ def _solve_twin(transposed: bool) -> Twin:
         return {"loss": values["c"] @ torch.linalg.solve(values["A"], values["b"])}
 
     def manual(values: Values) -> Values:
-        A, b, c = (values[name].numpy() for name in "Abc")  # noqa: N806
-        db = np.linalg.solve(A.T if transposed else A, c)
-        return {
-            "b": torch.as_tensor(db),
-            "A": torch.as_tensor(-np.outer(db, np.linalg.solve(A, b))),
-        }
+        matrix, b, c = (values[name].numpy() for name in ("A", "b", "c"))
+        db = np.linalg.solve(matrix.T if transposed else matrix, c)
+        da = -np.outer(db, np.linalg.solve(matrix, b))
+        return {"b": torch.as_tensor(db), "A": torch.as_tensor(da)}
 
     return Twin("solve", inputs, reference, manual)
 

@@ -359,14 +359,14 @@ class Recorder:
             if isinstance(graph, str):
                 self._grant(graph)
                 return None
-            arithmetic = Arithmetic.of(self.dtype)
             expected = expected or self.by_hand(_copies(wide), names)  # which then says why
             walked = self._walk_in_dtype(names, batch, wide, cases, expected)
-            walked = walked or walk(graph, wide, arithmetic, cases=cases)
-            if not self._runs_as_recorded(graph, walked, wide, expected):
-                self._manual.keep(names, wide, BY_NUMBERS)
-                self._grant(BY_NUMBERS)
-                return None
+            if walked is None:
+                walked = walk(graph, wide, Arithmetic.of(self.dtype), cases=cases)
+                if not self._runs_as_recorded(graph, walked, wide, expected):
+                    self._manual.keep(names, wide, BY_NUMBERS)
+                    self._grant(BY_NUMBERS)
+                    return None
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code

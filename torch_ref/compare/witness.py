@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence
-from torch_ref.compare.layout import layout
+from torch_ref.compare.layout import copy_of, layout
 from torch_ref.compare.recording import Recorded, recorded
 from torch_ref.compare.reference import gradients_by_autograd
 from torch_ref.compare.taken_apart import as_written
@@ -61,7 +61,7 @@ def stops_gradients(twin: Twin, batch: Batch) -> bool:
         with torch.no_grad(), as_written():
             nodes = recorded(loss, *wide.values(), may_decide=True).graph.nodes
         with torch.enable_grad(), watch:
-            loss(*(v.requires_grad_(v.is_floating_point()) for v in _copies(wide)))
+            loss(*(copy_of(v).requires_grad_(v.is_floating_point()) for v in wide.values()))
     except torch.OutOfMemoryError:
         raise
     except Exception:  # anything can come out of recording a user's function
@@ -84,10 +84,6 @@ class _WithoutGrad(TorchFunctionMode):
         given = [one for one in args if isinstance(one, Tensor)]
         self.found |= self.off and any(one.requires_grad for one in given)
         return func(*args, **(kwargs or {}))
-
-
-def _copies(values: Values) -> list[Tensor]:
-    return [value.detach().clone() for value in values.values()]
 
 
 def _wrong_places(
