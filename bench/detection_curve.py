@@ -30,9 +30,9 @@ from torch import Tensor
 from manual_bp.functions import itakura_saito, sigmoid, square
 from torch_ref import Twin, assignment_twin
 from torch_ref.compare import DTYPES, Batch, Cases
+from torch_ref.compare.autograd import gradients_by_autograd
 from torch_ref.compare.cases import SHARD
 from torch_ref.compare.judge import Judge
-from torch_ref.compare.reference import gradients_by_autograd
 
 RESULTS = Path(__file__).parent / "results"
 CASES, GRADCHECK_CASES = 100_000, 24

@@ -20,7 +20,7 @@ import torch
 import torch_ref.gallery
 from torch_ref import Twin, assignment_twin
 from torch_ref.compare import DTYPES
-from torch_ref.compare.graphs import Graphs
+from torch_ref.compare.graphs.known import Graphs
 from torch_ref.compare.judge import Judge
 from torch_ref.report.files import replace_file
 

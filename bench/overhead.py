@@ -24,11 +24,12 @@ import torch
 import torch_ref.gallery
 from torch_ref.assignment import assignment_twin
 from torch_ref.compare import Twin
+from torch_ref.compare.autograd import gradients_by_autograd
 from torch_ref.compare.cases import CHUNK, Batch, widened
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.judge import Judge
-from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import walk
-from torch_ref.compare.sides import FLOAT64
+from torch_ref.compare.sides.reference import FLOAT64
 from torch_ref.report.machine import processor
 
 RESULT = Path(__file__).parent / "results" / "overhead.md"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_ref import Draw, Twin, TwinError, verify
-from torch_ref.compare.recording import LooksAtNumbersError, recorded
+from torch_ref.compare.graphs.recording import LooksAtNumbersError, recorded
 from torch_ref.compare.twin import Values
 
 STEPS, LABELS = 4, 3

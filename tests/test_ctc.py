@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_ref import Draw, Twin, verify
-from torch_ref.compare import aligned
-from torch_ref.compare.recording import recorded
+from torch_ref.compare.graphs import aligned
+from torch_ref.compare.graphs.recording import recorded
 
 Values = dict[str, Tensor]
 STEPS, CLASSES, LENGTHS, LABELS = 6, 4, (6, 5), (3, 2)

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import manual_bp
 from torch_ref import AssignmentNet, ItakuraSaitoLoss
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.experiments.ranks import leave
 

@@ -25,7 +25,7 @@ from bench.detection_curve import (
 )
 from bench.detection_plot import plot
 from torch_ref import verify
-from torch_ref.compare.reference import gradients_by_autograd
+from torch_ref.compare.autograd import gradients_by_autograd
 
 FEW_ERRORS = (1e-1, 1e-6, 1e-12, 0.0)
 

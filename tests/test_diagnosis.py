@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from torch_ref import Draw, Twin, verify
-from torch_ref.compare.contract import RANDOM
 from torch_ref.compare.diagnosis import Local
+from torch_ref.compare.sides.hand import RANDOM
 from torch_ref.compare.witness import finite_difference
 
 Values = dict[str, Tensor]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torch_ref import Twin, verify
-from torch_ref.compare.recording import recorded
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.recording import recorded
+from torch_ref.compare.graphs.side import record
+from torch_ref.compare.graphs.taken_apart import DECOMPOSITIONS
 from torch_ref.compare.rounding import Arithmetic, walk
-from torch_ref.compare.taken_apart import DECOMPOSITIONS
 from torch_ref.compare.twin import Values
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

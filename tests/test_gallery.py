@@ -17,7 +17,7 @@ import torch
 import torch_ref.gallery
 from torch_ref import Report, Twin, verify
 from torch_ref.compare import DTYPES
-from torch_ref.compare.graphs import Graphs
+from torch_ref.compare.graphs.known import Graphs
 from torch_ref.compare.judge import Judge
 
 BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}

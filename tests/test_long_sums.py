@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from torch_ref import Twin, verify
-from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.autograd import gradients_by_autograd
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.compare.twin import Draw, Values
 

@@ -28,8 +28,8 @@ from manual_bp.functions import itakura_saito
 from torch_ref import assignment_twin
 from torch_ref.assignment import STRATA
 from torch_ref.compare import DTYPES, Cases
-from torch_ref.compare.recording import Recorded
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.recording import Recorded
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 
 CPU = torch.device("cpu")

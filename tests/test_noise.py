@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torch_ref import Draw, Twin, verify
-from torch_ref.compare.noise import RUNS, SAFETY, noise, scattered
+from torch_ref.compare.sides.noise import RUNS, SAFETY, noise, scattered
 from torch_ref.compare.twin import Values
 
 U = 2.0**-53

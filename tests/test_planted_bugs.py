@@ -14,7 +14,7 @@ import torch
 import manual_bp
 from manual_bp import network
 from torch_ref import assignment_twin, verify
-from torch_ref.compare.graphs import Graphs
+from torch_ref.compare.graphs.known import Graphs
 from torch_ref.compare.judge import Judge
 
 CASES = 4096

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from test_builders import Cube
 from torch import Tensor
 
-from torch_ref.compare.recording import LooksAtNumbersError, recorded
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.recording import LooksAtNumbersError, recorded
+from torch_ref.compare.graphs.side import record
 
 WEIGHT = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
 

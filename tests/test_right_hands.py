@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from torch_ref import Draw, Report, Twin, TwinError, verify
 from torch_ref.compare import DTYPES
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, rules, walk
 from torch_ref.compare.twin import Values
 

@@ -11,7 +11,8 @@ import manual_bp
 from torch_ref import assignment_twin
 from torch_ref.assignment import STRATA
 from torch_ref.compare import DTYPES, Cases
-from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.autograd import gradients_by_autograd
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 
 Values = dict[str, torch.Tensor]

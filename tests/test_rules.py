@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from torch_ref.compare import DTYPES
-from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.autograd import gradients_by_autograd
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.compare.rounding.rules import TABLE
 

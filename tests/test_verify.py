@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from torch_ref import Draw, Report, Twin, TwinError, assignment_twin, verify
-from torch_ref.compare import cases, sides
+from torch_ref.compare import cases
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.judge import Judge
-from torch_ref.compare.reference import record
 from torch_ref.compare.report import Row
+from torch_ref.compare.sides import manual as of_the_hand
+from torch_ref.compare.sides import reference as of_the_reference
 
 Values = dict[str, Tensor]
 
@@ -559,7 +561,8 @@ def test_a_second_dtype_records_nothing(monkeypatch: pytest.MonkeyPatch) -> None
         recorded.append(args)
         return record(*args, **kwargs)
 
-    monkeypatch.setattr(sides, "record", counted)
+    for side in (of_the_hand, of_the_reference):
+        monkeypatch.setattr(side, "record", counted)
     assert [report.verdict for report in in_two_dtypes(TWIN)] == ["agree", "agree"]
     assert len(recorded) == 2  # the reference and the hand
 

@@ -12,8 +12,9 @@ from torch import Tensor
 import manual_bp
 from torch_ref.assignment import assignment_twin, manual_values
 from torch_ref.benchmark.batch import Batch
-from torch_ref.compare.recording import Recorded
-from torch_ref.compare.reference import gradients_by_autograd, record
+from torch_ref.compare.autograd import gradients_by_autograd
+from torch_ref.compare.graphs.recording import Recorded
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.compare.rounding.linear import growth
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.contract import (
-    call,
     check_cases,
     check_drawn_alike,
     check_drawn_together,
@@ -25,6 +24,7 @@ from torch_ref.compare.contract import (
 )
 from torch_ref.compare.layout import laid_out_as
 from torch_ref.compare.sizes import any_size, set_of_sizes, way_of
+from torch_ref.compare.strangers import call
 from torch_ref.compare.stress import LAYOUT, stressed
 from torch_ref.compare.twin import Draw, Twin, Values
 
@@ -49,6 +49,11 @@ class Batch:
     first: int
     count: int
     batched: bool
+
+    @property
+    def cases(self) -> int | None:
+        """The size of the cases dimension; None where there is none."""
+        return self.count if self.batched else None
 
     @property
     def thoroughly(self) -> bool:

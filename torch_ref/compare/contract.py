@@ -1,84 +1,16 @@
 """What a twin must keep to, apart from the numbers: each breach is one clear sentence."""
 
 import math
-import sys
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from torch_ref.compare.layout import copy_of
-from torch_ref.compare.reference import changed, gradients_by_autograd, same_answers
+from torch_ref.compare.autograd import gradients_by_autograd
+from torch_ref.compare.identical import changed, same_answers
+from torch_ref.compare.layout import copies_of
+from torch_ref.compare.strangers import call, told
 from torch_ref.compare.twin import STRESS, Draw, Twin, TwinError, Values
-
-# What torch says where a tensor is changed in place that repeats its numbers without a copy, and
-# where one is that has a gradient.
-_IN_PLACE = (
-    "more than one element of the written-to tensor",
-    "is being used in an in-place operation",
-)
-RANDOM = "manual gave another answer on a second run with the same inputs."
-
-
-def call(twin: Twin, part: str, argument: Any) -> Any:
-    """What twin.inputs, twin.reference or twin.manual returns.
-
-    Raises TwinError for whatever it raises, with the place; out of memory goes through as it is.
-    """
-    function: Callable[[Any], Any] = getattr(twin, part)
-    with Saying(twin.name, part, names=tuple(argument) if isinstance(argument, dict) else ()):
-        return function(argument)
-
-
-@dataclass(frozen=True)
-class Saying:
-    """Raises TwinError for whatever `what` raises, a stranger's code; out of memory goes through as
-    it is. mend: what to add to the sentence. names: of what it was given.
-
-    A class, since a generator's frames would stand in the place that is said.
-    """
-
-    name: str
-    what: str
-    mend: str = ""
-    names: tuple[str, ...] = ()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(
-            error, (torch.OutOfMemoryError, TwinError)
-        ):
-            return
-        changes = any(words in str(error) for words in _IN_PLACE)
-        in_place = " (it must leave what it is given as it is)" if changes else ""
-        misnamed = isinstance(error, KeyError) and not {*error.args} & {*self.names}
-        names = f" (the names are {', '.join(self.names)})" if misnamed and self.names else ""
-        said = f"{self.name}: {self.what} raised {told(error)}{names}{in_place}{self.mend}."
-        raise TwinError(said) from error
-
-
-def told(error: Exception) -> str:
-    """The error's kind, text, and the line of the author's code that it came from."""
-    frames = traceback.extract_tb(error.__traceback__)[1:]
-    text = " ".join(str(error).split()) or "no message"
-    ours = str(Path(__file__).parent)
-    outside = [
-        frame
-        for frame in frames
-        if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
-    ]
-    if not outside:
-        return f"{type(error).__name__}: {text.rstrip('.')}"
-    place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}"
-    return f"{type(error).__name__} at {place}: {text.rstrip('.')}"
 
 
 def check_functions(whose: str, **functions: Any) -> None:
@@ -255,7 +187,7 @@ def check_loss(twin: Twin, inputs: Values, probe: int) -> bool:
 
 def check_reference(twin: Twin, inputs: Values) -> None:
     """Raise TwinError for a reference that changes its inputs or answers differently again."""
-    given = {name: copy_of(value) for name, value in inputs.items()}
+    given = copies_of(inputs)
     with torch.no_grad():
         first = call(twin, "reference", given)
     overwritten = changed(inputs, given)
@@ -284,139 +216,3 @@ def check_reference(twin: Twin, inputs: Values) -> None:
         raise TwinError(
             f"{twin.name}: autograd cannot differentiate the reference: {told(error)}."
         ) from error
-
-
-def run_manual(
-    twin: Twin, inputs: Values, *, thoroughly: bool = True
-) -> tuple[Values, list[str], list[str]]:
-    """The manual side's answer on a copy of the inputs, what is wrong with how it came about, and
-    what is worth saying.
-
-    thoroughly: run it twice, the second time where autograd can record nothing, and look for
-        changed inputs.
-    """
-    given = {name: copy_of(value) for name, value in inputs.items()}
-    answer = call(twin, "manual", given)
-    if not isinstance(answer, dict):
-        wrong = f"manual must return a dict of gradients by name; got {type(answer).__name__}."
-        return {}, [wrong], []
-    answer = {name: value for name, value in answer.items() if value is not None}
-    if not answer:
-        wrong = "manual gave no gradient: it must return dL/d(name) of at least one quantity."
-        return {}, [wrong], []
-    breaches = _breaches(answer, given, inputs if thoroughly else {})
-    notes = [
-        f"manual gave dL/d{name} as a {type(value).__module__}.{type(value).__name__}: it was "
-        "converted to a torch.Tensor.".replace("builtins.", "")
-        for name, value in answer.items()
-        if _convertible(value)
-    ]
-    if not thoroughly:
-        return as_tensors(answer, inputs), breaches, notes
-    again, reason = _without_autograd(twin, inputs)
-    if reason:
-        breaches.append(reason)
-    elif not breaches and not same_answers(as_tensors(answer, inputs), as_tensors(again, inputs)):
-        breaches.append(RANDOM)
-    return as_tensors(answer, inputs), breaches, notes
-
-
-def as_tensors(answer: Any, inputs: Values) -> Values:
-    """An answer's tensors; Python floats and NumPy arrays converted to the inputs' dtype."""
-    like = next(value for value in inputs.values() if value.is_floating_point())
-    return {
-        name: torch.as_tensor(_in_float64(value), dtype=like.dtype, device=like.device)
-        if _convertible(value)
-        else value.detach()
-        for name, value in (answer.items() if isinstance(answer, dict) else ())
-        if _convertible(value) or isinstance(value, Tensor)
-    }
-
-
-def _in_float64(value: Any) -> Any:
-    """NumPy's numbers as torch takes them: in its byte order, without negative strides; a whole
-    number too large for any dtype is infinite."""
-    if isinstance(value, int) and abs(value) > sys.float_info.max:
-        return math.inf if value > 0 else -math.inf
-    return np.array(value, np.float64)
-
-
-def _convertible(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind in "fiu"
-    return isinstance(value, (float, int, np.floating, np.integer)) and not isinstance(value, bool)
-
-
-def _breaches(answer: dict[str, Any], given: Values, inputs: Values) -> list[str]:
-    strays = [
-        f"dL/d{name} is of type {type(value).__name__}; a torch.Tensor is needed."
-        for name, value in answer.items()
-        if not isinstance(value, Tensor) and not _convertible(value)
-    ]
-    overwritten = [
-        f"manual changed its input {name} in place: it must leave its inputs as they are."
-        for name in changed(inputs, given)
-    ]
-    recorded = [
-        f"manual let autograd record dL/d{name}: it must not use autograd (see torch.no_grad)."
-        for name, value in answer.items()
-        if getattr(value, "requires_grad", False)
-    ]
-    return [*strays, *overwritten, *recorded]
-
-
-def _without_autograd(twin: Twin, inputs: Values) -> tuple[Any, str]:
-    with Saying(twin.name, "manual", " on a second run with the same inputs"):
-        try:
-            with torch.inference_mode():
-                return twin.manual({name: copy_of(value) for name, value in inputs.items()}), ""
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            wrong = f"it fails under torch.inference_mode ({error})"
-            return {}, f"manual lets autograd record: {wrong}."
-
-
-def check_answer(answer: Values, reference: Values, inputs: Values) -> dict[str, str]:
-    """Why a quantity cannot be compared, by name: unknown, or of wrong shape, dtype or device."""
-    like = next(value for value in inputs.values() if value.is_floating_point())
-    problems = {}
-    for name, value in answer.items():
-        if name not in reference:
-            problems[name] = (
-                f"manual gives dL/d{name}, of which the reference has no gradient"
-                f"{_guess(name, reference)}; it knows {', '.join(map(str, reference))}."
-            )
-        elif value.layout != torch.strided:
-            problems[name] = f"dL/d{name} is sparse; a dense tensor is expected: use to_dense."
-        elif value.shape != reference[name].shape:
-            problems[name] = (
-                f"dL/d{name} has shape {tuple(value.shape)}; {tuple(reference[name].shape)} is "
-                f"expected, the shape of {name}{_shape_hint(value, reference[name])}."
-            )
-        elif value.dtype != like.dtype:
-            problems[name] = (
-                f"dL/d{name} has dtype {value.dtype}; {like.dtype} is expected, that of the inputs."
-            )
-        elif value.device != like.device:
-            problems[name] = (
-                f"dL/d{name} is on {value.device}; {like.device} is expected, where the inputs are."
-            )
-    return problems
-
-
-def _guess(name: str, known: Values) -> str:
-    by_small_letters = {str(other).lower(): str(other) for other in reversed(known)}
-    close = get_close_matches(str(name).lower(), list(by_small_letters), n=1, cutoff=0.5)
-    return f" (did you mean {by_small_letters[close[0]]}?)" if close else ""
-
-
-def _shape_hint(value: Tensor, reference: Tensor) -> str:
-    """What a wrong shape looks like: transposed, or not summed over what was broadcast."""
-    if value.ndim >= 2 and value.shape == reference.T.shape if reference.ndim == 2 else False:
-        return ": it looks transposed"
-    extra = value.ndim - reference.ndim
-    if extra > 0 and value.shape[extra:] == reference.shape:
-        axes = ", ".join(map(str, range(extra)))
-        return f": sum it over axis {axes}, along which it was broadcast"
-    return ""

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
-from torch_ref.compare.recording import recorded
+from torch_ref.compare.graphs.recording import recorded
+from torch_ref.compare.graphs.taken_apart import as_written
 from torch_ref.compare.rounding.operation import name_of
-from torch_ref.compare.taken_apart import as_written
 from torch_ref.compare.twin import Values
 
 EPS = torch.finfo(torch.float64).eps

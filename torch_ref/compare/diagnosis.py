@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from torch_ref.compare.autograd import gradients_by_autograd
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence, Explanation, explain
-from torch_ref.compare.function_values import is_second_order
+from torch_ref.compare.functions.values import is_second_order
+from torch_ref.compare.graphs.recording import Recorded
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.layout import has_gaps, layout, repeats
-from torch_ref.compare.recording import Recorded
-from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.sides import Recorder, Sides
@@ -138,7 +139,7 @@ class Local:
         graphs: those recorded so far, which batches laid out alike share.
         """
         sides, wide = recorder.sides(batch), widened(batch.inputs)
-        graphs = {} if recorder.branches else graphs
+        graphs = {} if recorder.reference.branches else graphs
         with torch.no_grad():
             start = torch.ones_like(recorder.twin.reference(dict(wide))["loss"])
         given = {_key(name): value for name, value in sides.manual.items()}

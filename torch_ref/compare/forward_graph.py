@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.func import functionalize
 from torch.fx import Node
 
-from torch_ref.compare.recording import Recorded, recorded
+from torch_ref.compare.graphs.recording import Recorded, recorded
+from torch_ref.compare.graphs.taken_apart import as_written
 from torch_ref.compare.report import Graph
-from torch_ref.compare.taken_apart import as_written
 from torch_ref.compare.twin import Values
 
 

@@ -11,14 +11,15 @@ import torch
 from torch_ref.compare.cases import Batch, Cases, widened
 from torch_ref.compare.comparison import compared
 from torch_ref.compare.compiled import COMPILED_FROM, Compiled, Judged
-from torch_ref.compare.contract import RANDOM
 from torch_ref.compare.conventions import conventions
 from torch_ref.compare.diagnosis import diagnose
 from torch_ref.compare.forward_graph import forward_graph
 from torch_ref.compare.kept import Kept
 from torch_ref.compare.report import AGREE, DIFFER, UNDECIDED, Diagnosis, Graph, Report, Row
 from torch_ref.compare.rounding import Arithmetic
-from torch_ref.compare.sides import SINGULAR, Recorder
+from torch_ref.compare.sides import Recorder
+from torch_ref.compare.sides.hand import RANDOM
+from torch_ref.compare.strangers import SINGULAR
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Tally, tally
 

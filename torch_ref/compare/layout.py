@@ -35,6 +35,11 @@ def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: bas
     return laid_out_as(value, change(_once(value, value)))
 
 
+def copies_of(values: Values) -> Values:
+    """The same for each."""
+    return {name: copy_of(value) for name, value in values.items()}
+
+
 def laid_out_as(value: Tensor, numbers: Tensor) -> Tensor:
     """Numbers of the value's shape, in memory as the value lies there; slices that repeat are one.
 

@@ -203,7 +203,7 @@ class Twin:
         gradients: the report says why, and has them among those that are not given.
 
         What training code does besides is tried at the first draw (see
-        `torch_ref.compare.function_contract`): one argument that requires grad and the others
+        `torch_ref.compare.functions.contract`): one argument that requires grad and the others
         frozen, one output with an upstream gradient and none for the others, a second backward.
         That, and a call that changes its arguments or the upstream gradient in place, is wrong as
         numbers are.
@@ -212,6 +212,6 @@ class Twin:
         backward or double backward, or reference raise, where they return different shapes, and
         where inputs uses a name that is made here.
         """
-        from torch_ref.compare.from_function import from_function
+        from torch_ref.compare.functions.twins import from_function
 
         return from_function(apply, reference, inputs, name=name)

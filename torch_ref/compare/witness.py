@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from torch_ref.compare.autograd import gradients_by_autograd
 from torch_ref.compare.cases import Batch, widened
 from torch_ref.compare.explain import Evidence
+from torch_ref.compare.graphs.recording import Recorded, recorded
+from torch_ref.compare.graphs.taken_apart import as_written
 from torch_ref.compare.layout import copy_of, layout
-from torch_ref.compare.recording import Recorded, recorded
-from torch_ref.compare.reference import gradients_by_autograd
-from torch_ref.compare.taken_apart import as_written
 from torch_ref.compare.twin import Twin, Values
 
 # The witness must side with one by far: be ten times nearer to it than the two are to each other.

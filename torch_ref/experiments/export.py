@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 
 OPSET = 18

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torch_ref.compare.recording import Recorded
-from torch_ref.compare.reference import record
+from torch_ref.compare.graphs.recording import Recorded
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.rounding import Arithmetic, walk
 from torch_ref.experiments.ranks import by_ranks
 from torch_ref.experiments.trajectory import (

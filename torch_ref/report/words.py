@@ -50,7 +50,7 @@ def summary(report: "Report") -> str:
 
 def remarks(report: "Report") -> list[str]:
     """What else a reader should know: what was not given, what is a convention."""
-    from torch_ref.compare.function_values import UPSTREAM
+    from torch_ref.compare.functions.values import UPSTREAM
 
     remarks = [report.about_bias(row) for row in report.rows if row.bias is not None]
     wrong = (row.name for row in report.rows if row.verdict == "differ")

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 
 from torch_ref.compare import Batch, Cases, Twin, TwinError
-from torch_ref.compare.graphs import Graphs
+from torch_ref.compare.graphs.known import Graphs
 from torch_ref.compare.judge import Judge
 from torch_ref.selftest.mutate import Mutant, original
 from torch_ref.selftest.twins import MakeTwin, Values, as_numpy_runs, mean_twin, twins_for

@@ -18,7 +18,7 @@ from torch import Tensor
 import manual_bp
 from torch_ref.assignment import assignment_inputs, assignment_twin
 from torch_ref.compare import Draw, Twin
-from torch_ref.compare.recording import being_recorded
+from torch_ref.compare.graphs.recording import being_recorded
 
 Values = dict[str, Tensor]
 Namespace = Mapping[str, Any]  # the names of a mutated manual_bp

@@ -13,17 +13,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from torch_ref.compare.autograd import gradients_by_autograd
 from torch_ref.compare.comparison import held_together
 from torch_ref.compare.compiled.algebra import Algebra, CannotCompileError
 from torch_ref.compare.compiled.tracing import CASES, Tracing
-from torch_ref.compare.faithful import is_off
+from torch_ref.compare.graphs.recording import Recorded
+from torch_ref.compare.graphs.side import record
 from torch_ref.compare.pooled import summands
-from torch_ref.compare.recording import Recorded
-from torch_ref.compare.reference import gradients_by_autograd, record
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.rounding.looks import Assuming, Blind
 from torch_ref.compare.rounding.operation import floating
-from torch_ref.compare.sides import FLOAT64, Answers, Recorder, Sides, with_room
+from torch_ref.compare.sides import Recorder, Sides
+from torch_ref.compare.sides.answers import Answers
+from torch_ref.compare.sides.faithful import is_off
+from torch_ref.compare.sides.hand import gradients_by_hand
+from torch_ref.compare.sides.reference import FLOAT64, with_room
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Compared, Side
 from torch_ref.native.symbols import Symbol, in_order
@@ -114,7 +118,7 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
     reference = record(
         partial(gradients_by_autograd, recorder.twin.reference, names=names), two.wide
     )
-    manual = record(partial(recorder.by_hand, names=names), two.wide)
+    manual = record(partial(gradients_by_hand, recorder.twin, names=names), two.wide)
     tracing = Tracing()
     arguments = _take_arguments(tracing, two, names)
     with torch.no_grad(), tracing:

@@ -8,7 +8,8 @@ import torch
 from torch_ref.compare.cases import SHARD, Batch
 from torch_ref.compare.compiled.formulas import formulas
 from torch_ref.compare.compiled.kernel import Kernel, compiled
-from torch_ref.compare.sides import Answers, Recorder
+from torch_ref.compare.sides import Recorder
+from torch_ref.compare.sides.answers import Answers
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Tally
 from torch_ref.native.compiler import NoCompilerError

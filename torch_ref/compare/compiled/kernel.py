@@ -12,7 +12,7 @@ from torch_ref.compare.compiled.emit import FLAGS, source
 from torch_ref.compare.compiled.formulas import SUMS, Formulas, columns
 from torch_ref.compare.histogram import BINS, WITHIN
 from torch_ref.compare.pooled import Pool
-from torch_ref.compare.sides import Answers
+from torch_ref.compare.sides.answers import Answers
 from torch_ref.compare.verdict import Tally, place_of
 from torch_ref.native.compiler import library
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from torch_ref.compare.recording import Recorded
+from torch_ref.compare.graphs.recording import Recorded
 from torch_ref.compare.rounding.looks import Looking, Looks
 from torch_ref.compare.rounding.operation import Arithmetic, Bound, Operation, floating
 from torch_ref.compare.rounding.pointwise import as_numbers, pointwise

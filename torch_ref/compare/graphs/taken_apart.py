@@ -10,8 +10,8 @@ from torch._decomp import core_aten_decompositions, get_decompositions
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from torch_ref.compare import aligned, sampled, written_out
-from torch_ref.compare.recording import looks_at
+from torch_ref.compare.graphs import aligned, sampled, written_out
+from torch_ref.compare.graphs.recording import looks_at
 
 aten = torch.ops.aten
 # Fused operations have no rule of their own: they are taken apart into those that have.

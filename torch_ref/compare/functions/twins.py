@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.cases import widened
-from torch_ref.compare.contract import Saying, check_functions, told
-from torch_ref.compare.function_contract import breaches
-from torch_ref.compare.function_values import DIRECTION, MADE_HERE, TWICE, UPSTREAM, parts, split
-from torch_ref.compare.layout import copy_of, has_gaps
-from torch_ref.compare.recording import being_recorded
-from torch_ref.compare.reference import changed
-from torch_ref.compare.through_autograd import (
+from torch_ref.compare.contract import check_functions
+from torch_ref.compare.functions.contract import breaches
+from torch_ref.compare.functions.through_autograd import (
     behind_gradients,
     floating,
     gradients,
     leaves_of,
     second_order,
 )
+from torch_ref.compare.functions.values import DIRECTION, MADE_HERE, TWICE, UPSTREAM, parts, split
+from torch_ref.compare.graphs.recording import being_recorded
+from torch_ref.compare.identical import changed
+from torch_ref.compare.layout import copies_of, has_gaps
+from torch_ref.compare.strangers import Saying, told
 from torch_ref.compare.twin import Draw, Twin, TwinError, Values
 
 Outputs = Tensor | Sequence[Tensor]
@@ -135,7 +136,7 @@ class _Function:
     def gradients(self, values: Values) -> Values:
         # The harness may call from inference mode; here autograd is what is under test.
         with torch.inference_mode(False), torch.enable_grad():
-            once, again, directions = parts({n: copy_of(v) for n, v in values.items()})
+            once, again, directions = parts(copies_of(values))
             found = self._once(once)
             if not being_recorded():  # else it may not look at numbers
                 self._say_what_changed(once, values)
@@ -185,7 +186,7 @@ class _Function:
         the reference cannot be differentiated twice but `apply` can.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            self._once({name: copy_of(value) for name, value in values.items()})
+            self._once(copies_of(values))
             with self._saying("`apply`, called as training code does,"):
                 self.failures |= dict.fromkeys(breaches(self.apply, *_copies(values)))
             by_apply, self.unclaimed = self._behind_gradients_of_apply(values)
@@ -269,7 +270,7 @@ def _is_not_twice_differentiable(error: BaseException | None) -> bool:
 
 
 def _copies(values: Values) -> tuple[Values, Values]:
-    return split({name: copy_of(value) for name, value in values.items()})
+    return split(copies_of(values))
 
 
 def _second_order(

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_ref.compare.layout import copy_of
-from torch_ref.compare.through_autograd import floating, gradients, leaves_of
+from torch_ref.compare.functions.through_autograd import floating, gradients, leaves_of
+from torch_ref.compare.layout import copies_of, copy_of
 from torch_ref.compare.twin import Values
 
 # The same formulas may take another way where less is asked of them. What is looked for is gross: a
@@ -102,7 +102,7 @@ class _Call:
         self, requiring: Sequence[str] | None = None
     ) -> tuple[list[Tensor], Values, list[Tensor]]:
         """The outputs of a call on copies, the copies, and those of the upstream gradients."""
-        copies = {name: copy_of(value) for name, value in self.arguments.items()}
+        copies = copies_of(self.arguments)
         moving = {n: v for n, v in copies.items() if requiring is None or n in requiring}
         copies |= leaves_of(moving)
         outputs = floating(self.apply(*copies.values()))

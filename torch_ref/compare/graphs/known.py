@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from torch_ref.compare.graphs.recording import Recorded
 from torch_ref.compare.layout import integers, layout
-from torch_ref.compare.recording import Recorded
 from torch_ref.compare.twin import Values
 
 MOST = 1000  # graphs for integers of their own

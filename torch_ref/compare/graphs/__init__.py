@@ -1,0 +1,1 @@
+"""What a side does, as a graph of primitive operations."""
