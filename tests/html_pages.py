@@ -38,7 +38,9 @@ def chain(*names: str, wrong: str = "", twin: str = "chain", dtype: str = "float
     backward = names[::-1]
     at = backward.index(wrong) if wrong else len(names)
     rows = [row(name, "agree" if i < at else "differ") for i, name in enumerate(backward)]
-    found = Diagnosis((wrong,), (f"dL/d{wrong} has the wrong sign",), (True,), "manual")
+    found = Diagnosis(
+        (wrong,), (f"dL/d{wrong} has the wrong sign",), (True,), ("mine.py:7",), "manual"
+    )
     return Report(
         twin, 600, dtype, "cpu", 0, tuple(rows), diagnosis=found if wrong else Diagnosis(),
         graph=Graph((*names, "loss"), tuple(zip(names, (*names[1:], "loss")))),

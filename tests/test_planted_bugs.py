@@ -83,11 +83,12 @@ FORWARD_BUGS = {
 
 
 def broken(name: str, right: str, wrong: str) -> dict:
-    """`manual_bp.network` with one line of one function replaced."""
-    source = inspect.getsource(getattr(network, name))
+    """`manual_bp.network` with one line of one function replaced, and its lines' numbers."""
+    lines, first = inspect.getsourcelines(getattr(network, name))
+    source = "\n" * (first - 1) + "".join(lines)
     assert right in source, f"{right!r} is no longer a line of {name}"
     namespace = dict(vars(network))
-    exec(source.replace(right, wrong, 1), namespace)
+    exec(compile(source.replace(right, wrong, 1), network.__file__, "exec"), namespace)
     return namespace
 
 

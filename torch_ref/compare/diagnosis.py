@@ -20,6 +20,7 @@ from torch_ref.compare.functions.values import is_second_order
 from torch_ref.compare.graphs.recording import Recorded
 from torch_ref.compare.graphs.side import record
 from torch_ref.compare.layout import has_gaps, layout, repeats
+from torch_ref.compare.lines import own_lines
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.sides import Recorder, Sides
@@ -52,7 +53,7 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     own = [name for name in own if not is_second_order(name)] or own
     if not own:
         together = "no known pattern; every step alone is within rounding, all together are not"
-        return Diagnosis(wrong[:1], (f"dL/d{wrong[0]}: {together}",), (False,))
+        return Diagnosis(wrong[:1], (f"dL/d{wrong[0]}: {together}",), (False,), ("",))
     # where a quantity has a wrong shape for some sizes, it cannot be looked at there
     seen = {name: [local for local in found if name in local.sides.manual] for name in own}
     evidence = {name: [local.evidence(name) for local in seen[name]] for name in own}
@@ -74,10 +75,15 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         else _explained(seen[name], draws)
         for name, draws in evidence.items()
     ]
+    by_hand = [name for name in own if blame[name] != "reference"]
+    batch = next(local.batch for local in found if local.is_wrong(own[0]))
+    at = own_lines(recorder.twin, batch, by_hand, wrong, tuple(recorder.said.order))
+    lines = dict(zip(by_hand, at, strict=True))
     return Diagnosis(
         mistakes=tuple(own),
         explanations=tuple(one if isinstance(one, str) else one.sentence for one in told),
         explained=tuple(isinstance(one, str) or one.known for one in told),
+        lines=tuple(lines.get(name, "") for name in own),
         blame=blame[own[0]],
     )
 

@@ -55,6 +55,8 @@ class Diagnosis:
         them, in backward order: each is a mistake of its own, the other wrong ones inherit theirs.
     explanations: a sentence for each of the mistakes, in the author's names.
     explained: whether each sentence is a pattern that fits every decided element.
+    lines: where in the author's code each of them is computed, and nothing that is right:
+        "mine.py:12 and 14"; "" where that cannot be seen.
     blame: "manual" or "reference", the side that finite differences of the loss are against; "" if
         they cannot tell.
     """
@@ -62,6 +64,7 @@ class Diagnosis:
     mistakes: tuple[str, ...] = ()
     explanations: tuple[str, ...] = ()
     explained: tuple[bool, ...] = ()
+    lines: tuple[str, ...] = ()
     blame: str = ""
 
 
@@ -185,6 +188,11 @@ class Report:
             "can be in so many cases, though no single element shows it"
         )
 
+    def places(self) -> list[str]:
+        """Where in the author's code the mistakes are, as far as that can be seen."""
+        told = zip(self.diagnosis.mistakes, self.diagnosis.lines, strict=False)
+        return [f"dL/d{name} is computed at {lines}." for name, lines in told if lines]
+
     def closing_lines(self) -> list[str]:
         """Where the mistakes enter, whose they are, and what they look like; one line each."""
         if not self.first_wrong:
@@ -202,6 +210,7 @@ class Report:
         ]
         if self.explanation:
             lines.append(f"{self.explanation}.")
+        lines += self.places()
         if not all(self.diagnosis.explained):
             lines.append(
                 "Where no pattern is known, let reference and manual give more intermediates, by "

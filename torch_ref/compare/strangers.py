@@ -1,9 +1,11 @@
 """Strangers' code is called: whatever it raises becomes one clear sentence, with the place."""
 
+import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 
 from torch_ref.compare.twin import Twin, TwinError
 
+Line = tuple[str, int]  # a file and a number
+_JUDGE = str(Path(__file__).parent)  # where its code is
 # What is raised of a matrix without an inverse, and the like.
 SINGULAR = (torch.linalg.LinAlgError, np.linalg.LinAlgError)  # type: ignore[attr-defined]
 # What torch says where a tensor is changed in place that repeats its numbers without a copy, and
@@ -64,13 +68,31 @@ def told(error: Exception) -> str:
     """The error's kind, text, and the line of the author's code that it came from."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
     text = " ".join(str(error).split()) or "no message"
-    ours = str(Path(__file__).parent)
     outside = [
         frame
         for frame in frames
-        if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
+        if not (_is_library(frame.filename) or frame.filename.startswith(_JUDGE))
     ]
     if not outside:
         return f"{type(error).__name__}: {text.rstrip('.')}"
     place = f"{Path(outside[-1].filename).name}:{outside[-1].lineno}"
     return f"{type(error).__name__} at {place}: {text.rstrip('.')}"
+
+
+def line_outside(own: str) -> Line | None:
+    """The line that runs now, libraries' left out and those in the folder `own`; None where it is
+    another one of the judge's."""
+    frame = inspect.currentframe()
+    while frame and (_is_library(_file(frame)) or _file(frame).startswith((own, __file__))):
+        frame = frame.f_back
+    if frame is None or _file(frame).startswith(_JUDGE):
+        return None
+    return _file(frame), frame.f_lineno
+
+
+def _file(frame: FrameType) -> str:
+    return frame.f_code.co_filename
+
+
+def _is_library(file: str) -> bool:
+    return "site-packages" in file or file.startswith("<frozen")

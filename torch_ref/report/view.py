@@ -96,7 +96,7 @@ def _points(report: "Report") -> list[str]:
     if report.first_wrong:
         where, *_, last = [*report.closing_lines(), ""]
         told = [f"{one}." for one in report.diagnosis.explanations]
-        found += [where, *_few(told, "explanations")]
+        found += [where, *_few(told, "explanations"), *_few(report.places(), "places")]
         found += [last] if last and "kink" in last else []
     elif report.verdict == "agree":
         found.append("Every difference is rounding.")

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from operator import getitem
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,10 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from torch_ref.compare.strangers import line_outside
+
 _ATEN = torch.ops.aten
+_HERE = str(Path(__file__).parent)
 Decompositions = Mapping[OpOverload, Callable[..., Any]]
 
 
@@ -100,14 +104,17 @@ def recorded(
     *example: Tensor,
     decompositions: Decompositions | None = None,
     may_decide: bool = False,
+    places: bool = False,
 ) -> Recorded:
     """The operations of a function of tensors, which gives one, or a tuple of them.
 
     decompositions: by what functions operations are taken apart. may_decide: whether it may ask
         what is true of its numbers; what it then does for the example's is what is recorded.
+    places: whether to note of each value where in the author's code it was made, and where in
+        memory: `node.meta["line"]`, a file and a number, and `node.meta["memory"]`.
     Raises LooksAtNumbersError, and whatever the function raises.
     """
-    taking = _TakingDown(decompositions or {}, may_decide)
+    taking = _TakingDown(decompositions or {}, may_decide, places)
     for value in example:
         taking.take_input(value)
     with _not_compiled(), taking:
@@ -144,9 +151,11 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True  # to say that there is no way to record them
 
-    def __init__(self, decompositions: Decompositions, may_decide: bool) -> None:
+    def __init__(self, decompositions: Decompositions, may_decide: bool, places: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.may_decide, self.decided, self.counted = may_decide, False, False
+        self.places = places
+        self._alive: list[Tensor] = []  # else memory would be used again, and stand for two values
         self.graph = Graph()
         self.constants: dict[str, Any] = {}
         self.fixed: dict[Node, int] = {}
@@ -194,6 +203,9 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             self._nodes[value] = node
             node.meta["form"] = Form.of(value)
+            if self.places:
+                node.meta["memory"] = _storage(value)
+                self._alive.append(value)
             if fixed:
                 self.fixed[node] = _storage(value)
             if whole:
@@ -251,6 +263,8 @@ class _TakingDown(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return args[0].contiguous().view(args[1])
         given = map_aggregate((args, kwargs), self.node_or_itself)
         node = self.graph.call_function(func, *given)
+        if self.places:
+            node.meta["line"] = line_outside(_HERE)
         if func is _ATEN.empty.memory_format and not result.is_meta:
             self.fresh.add(node)
             result.zero_()

@@ -58,7 +58,17 @@ def _is_float32(node: Node) -> bool:
     return form is not None and form.dtype == torch.float32
 
 
-def _written(function: Callable[[Values], Values], example: Values, may_decide: bool) -> Recorded:
+def record_places(function: Callable[[Values], Values], example: Values) -> Recorded:
+    """All operations as they are written, with where they are: see `recorded`."""
+    return _written(function, example, may_decide=True, places=True)
+
+
+def _written(
+    function: Callable[[Values], Values],
+    example: Values,
+    may_decide: bool,
+    places: bool = False,
+) -> Recorded:
     """All operations as they are written, in place or fused."""
     names: list[str] = []
 
@@ -70,7 +80,7 @@ def _written(function: Callable[[Values], Values], example: Values, may_decide: 
     with as_written(stays=not may_decide):
         written = recorded(
             function_of_tensors, *example.values(),
-            decompositions=TAKEN_APART_FIRST, may_decide=may_decide,
+            decompositions=TAKEN_APART_FIRST, may_decide=may_decide, places=places,
         )  # fmt: skip
     written.graph.eliminate_dead_code()
     written.outputs = tuple(names)

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from torch_ref.compare.sides.into_numpy import IntoNumPy
 from torch_ref.compare.twin import Values
 
 RUNS = 8
@@ -62,16 +61,6 @@ class Noisy(np.ndarray[Any, Any]):
         return _noisy(_off(_plain(result), sizes, kwargs.get("out")))
 
 
-class _IntoNumPy(TorchFunctionMode):
-    """Tensors that go to NumPy go there as Noisy."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        return _noisy(result) if func in (Tensor.numpy, Tensor.__array__) else result
-
-
 @contextmanager
 def noise(unit_roundoff: float, seed: int) -> Iterator[None]:
     """While it is on, NumPy's operations on tensors' numbers are off by so much at random."""
@@ -84,7 +73,7 @@ def noise(unit_roundoff: float, seed: int) -> Iterator[None]:
 
     token = _scatter.set(scatter)
     try:
-        with _IntoNumPy(), np.errstate(all="ignore"):
+        with IntoNumPy(_noisy), np.errstate(all="ignore"):
             yield
     finally:
         _scatter.reset(token)
