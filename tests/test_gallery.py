@@ -4,6 +4,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,6 +25,29 @@ BUGS = {**gallery_bugs_1.BUGS, **gallery_bugs_2.BUGS}
 SENTENCES = json.loads((Path(__file__).parent / "data" / "gallery_sentences.json").read_text())
 CASES = 36  # every stratum four times, once with each way to choose sizes
 # Recording takes most of the time: a reference is the same for every dtype and every bug.
+# Where the bug's line is not among those named: right gradients are made of it, too, or what it
+# should compute is left out, and no operation is left.
+UNNAMED = {
+    "group norm: one group, as in layer norm",
+    "group norm: one group a channel, as in instance norm",
+    "cosine: eps forgotten",
+    "tied embedding: only the unembedding",
+    "tied embedding: only the embedding",
+    "conv1d: padding on one side only",
+    "layer norm: gamma left out of dL/dx_hat",
+    "RMS norm: gamma left out of dL/dx_hat",
+    "batch norm: the path through the mean left out",
+    "Huber: sign of dL/dtarget",
+    "Dice: sigmoid' left out",
+    "log-softmax: the path through the sum left out",
+    "logaddexp: not summed over the batch",
+    "SwiGLU: the factor up left out of dL/dgate",
+    "LSTM: forget gate left out of the way back",
+    "GRU: tanh' forgotten",
+    "GRU: both biases alike",
+    "RNN: the state's way on to the next step forgotten",
+    "RNN: tanh' forgotten at one step",
+}
 REFERENCES: defaultdict[str, Graphs] = defaultdict(Graphs)
 RIGHT: defaultdict[str, Graphs] = defaultdict(Graphs)
 
@@ -97,6 +121,22 @@ def test_the_mistake_enters_there_and_is_explained(bug: str) -> None:
     assert report.mistakes[0] == first_wrong
     assert report.diagnosis.blame != "reference"
     assert said(report) == SENTENCES[bug]
+    assert bool(lines_of(bug) & named(report)) == (bug not in UNNAMED)
+
+
+def lines_of(bug: str) -> set[int]:
+    """The lines of the function that a bug replaces a piece of."""
+    twin, function, right, *_ = BUGS[bug]
+    source = inspect.getsource(getattr(inspect.getmodule(twin.manual), function))
+    first = source[: source.index(right)].count("\n") + 1
+    return set(range(first, first + right.count("\n") + 1))
+
+
+def named(report: Report) -> set[int]:
+    """The lines that a report names in code that was `exec`uted."""
+    text = " ".join(report.diagnosis.lines).replace("<string>:", "")
+    runs = re.findall(r"(\d+)(?:-(\d+))?", text)
+    return {line for first, last in runs for line in range(int(first), int(last or first) + 1)}
 
 
 def said(report: Report) -> list[str]:
