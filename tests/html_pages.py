@@ -39,7 +39,7 @@ def chain(*names: str, wrong: str = "", twin: str = "chain", dtype: str = "float
     at = backward.index(wrong) if wrong else len(names)
     rows = [row(name, "agree" if i < at else "differ") for i, name in enumerate(backward)]
     found = Diagnosis(
-        (wrong,), (f"dL/d{wrong} has the wrong sign",), (True,), ("mine.py:7",), "manual"
+        (wrong,), (f"dL/d{wrong} has the wrong sign",), (True,), ("mine.py:7",), blame="manual"
     )
     return Report(
         twin, 600, dtype, "cpu", 0, tuple(rows), diagnosis=found if wrong else Diagnosis(),

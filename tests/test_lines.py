@@ -176,6 +176,23 @@ def test_what_is_right_by_chance_is_left_in() -> None:
     assert report.diagnosis.lines == (marked(manual),)
 
 
+def without_a_name(values: Values) -> Values:
+    h = torch.tanh(values["x"] @ values["w"] + values["b"])
+    dz = 2 * h * (1 + h * h)  #!
+    return {"h": 2 * h, "b": dz.sum(0), "w": values["x"].T @ dz}
+
+
+def test_a_line_that_several_mistakes_share() -> None:
+    report = verify(Twin("tanh", inputs, reference, without_a_name), cases=40)
+    assert report.mistakes == ("b", "w")
+    shared, own = marked(without_a_name), marked(without_a_name).split(":")
+    last = f"{own[0]}:{int(own[1]) + 1}"
+    assert (report.diagnosis.shared, report.diagnosis.lines) == (shared, (last, last))
+    assert report.closing_lines()[0] == (
+        f"Mistakes enter at dL/db and at dL/dw; it may be one, since all are computed at {shared}."
+    )
+
+
 def test_nothing_is_said_where_nothing_can_be_seen() -> None:
     def by_floats(values: Values) -> Values:
         x, w, b = (values[name].tolist() for name in "xwb")

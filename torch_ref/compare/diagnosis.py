@@ -20,7 +20,7 @@ from torch_ref.compare.functions.values import is_second_order
 from torch_ref.compare.graphs.recording import Recorded
 from torch_ref.compare.graphs.side import record
 from torch_ref.compare.layout import has_gaps, layout, repeats
-from torch_ref.compare.lines import own_lines
+from torch_ref.compare.lines import lines_of_mistakes
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
 from torch_ref.compare.sides import Recorder, Sides
@@ -77,13 +77,15 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
     ]
     by_hand = [name for name in own if blame[name] != "reference"]
     batch = next(local.batch for local in found if local.is_wrong(own[0]))
-    at = own_lines(recorder.twin, batch, by_hand, wrong, tuple(recorder.said.order))
-    lines = dict(zip(by_hand, at, strict=True))
+    order = tuple(recorder.said.order)
+    where = lines_of_mistakes(recorder.twin, batch, by_hand, wrong, order)
+    lines = dict(zip(by_hand, where.own, strict=True))
     return Diagnosis(
         mistakes=tuple(own),
         explanations=tuple(one if isinstance(one, str) else one.sentence for one in told),
         explained=tuple(isinstance(one, str) or one.known for one in told),
         lines=tuple(lines.get(name, "") for name in own),
+        shared=where.shared,
         blame=blame[own[0]],
     )
 

@@ -56,7 +56,7 @@ class Diagnosis:
     explanations: a sentence for each of the mistakes, in the author's names.
     explained: whether each sentence is a pattern that fits every decided element.
     lines: where in the author's code each of them is computed, and nothing that is right:
-        "mine.py:12 and 14"; "" where that cannot be seen.
+        "mine.py:12 and 14"; "" where that cannot be seen. shared: where all of them are.
     blame: "manual" or "reference", the side that finite differences of the loss are against; "" if
         they cannot tell.
     """
@@ -65,6 +65,7 @@ class Diagnosis:
     explanations: tuple[str, ...] = ()
     explained: tuple[bool, ...] = ()
     lines: tuple[str, ...] = ()
+    shared: str = ""
     blame: str = ""
 
 
@@ -188,6 +189,15 @@ class Report:
             "can be in so many cases, though no single element shows it"
         )
 
+    def _where(self) -> str:
+        names = " and at ".join(f"dL/d{name}" for name in self.mistakes)
+        if len(self.mistakes) == 1:
+            return f"The mistake enters at {names}: nothing before it in backward order is wrong."
+        if self.diagnosis.shared and self.mistakes == self.diagnosis.mistakes:
+            one = f"it may be one, since all are computed at {self.diagnosis.shared}"
+            return f"Mistakes enter at {names}; {one}."
+        return f"Mistakes enter at {names}; it may be one, if they share a line that has no name."
+
     def places(self) -> list[str]:
         """Where in the author's code the mistakes are, as far as that can be seen."""
         told = zip(self.diagnosis.mistakes, self.diagnosis.lines, strict=False)
@@ -198,16 +208,7 @@ class Report:
         if not self.first_wrong:
             return []
         first = next(row for row in self.rows if row.name == self.first_wrong)
-        names = " and at ".join(f"dL/d{name}" for name in self.mistakes)
-        several = (
-            f"Mistakes enter at {names}; it may be one, if they share a line that has no name."
-            if len(self.mistakes) > 1
-            else ""
-        )
-        lines = [
-            several
-            or f"The mistake enters at {names}: nothing before it in backward order is wrong."
-        ]
+        lines = [self._where()]
         if self.explanation:
             lines.append(f"{self.explanation}.")
         lines += self.places()

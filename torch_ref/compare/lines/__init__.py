@@ -7,6 +7,9 @@ nothing, nothing is said.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from pathlib import Path
 
 import torch
@@ -14,18 +17,28 @@ import torch
 from torch_ref.compare.cases import Batch
 from torch_ref.compare.lines.by_numpy import slices_by_numpy
 from torch_ref.compare.lines.by_torch import slices_by_torch
-from torch_ref.compare.lines.slices import Slices
+from torch_ref.compare.lines.slices import Slices, union
 from torch_ref.compare.strangers import Line
 from torch_ref.compare.twin import Twin
 
 CASES = 2  # of a batched twin; what is done is the same for more
 
 
-def own_lines(
+@dataclass(frozen=True)
+class Where:
+    """Lines as "file.py:12 and 14"; "" where they are not known, or there are none.
+
+    own: of each mistake. shared: of all of them, where there are several; those are not in `own`.
+    """
+
+    own: tuple[str, ...] = ()
+    shared: str = ""
+
+
+def lines_of_mistakes(
     twin: Twin, batch: Batch, mistakes: Sequence[str], wrong: Collection[str], order: Sequence[str]
-) -> tuple[str, ...]:
-    """Where the hand computes each of the mistakes, as "file.py:12 and 14"; "" where that is not
-    known, or it computes nothing for one alone.
+) -> Where:
+    """Where the hand computes the mistakes.
 
     wrong: all quantities that are, by inheritance, too. order: all that the hand gives, in backward
     order: what comes before a mistake is right by itself.
@@ -38,9 +51,11 @@ def own_lines(
         before = [name for name in others if name in order[: order.index(mistake)]]
         right = [name for name in others if name in before or name not in wrong]
         # what is right by chance, as a sum in which a mistake cancels, leaves nothing
-        own = listed(slices.lines_of(mistake, without=right))
-        found.append(own or listed(slices.lines_of(mistake, without=before)))
-    return tuple(found)
+        own = slices.only_in(mistake, right)
+        found.append(own if listed(slices.lines_of(own)) else slices.only_in(mistake, before))
+    shared = reduce(and_, found) if len(found) > 1 else 0
+    told = [listed(slices.lines_of(bits)) for bits in (*(own & ~shared for own in found), shared)]
+    return Where(tuple(told[:-1]), told[-1])
 
 
 def _slices(twin: Twin, batch: Batch, names: tuple[str, ...]) -> Slices:
@@ -51,7 +66,7 @@ def _slices(twin: Twin, batch: Batch, names: tuple[str, ...]) -> Slices:
             raise
         except Exception:  # anything at all can come out of a stranger's code
             continue
-        if any(any(slices.lines_of(name)) for name in names):
+        if any(slices.lines_of(union(slices.made_of.values()))):
             return slices
     return Slices([], {})
 

@@ -16,11 +16,13 @@ class Slices:
     lines: list[Line | None]
     made_of: dict[str, int]
 
-    def lines_of(self, name: str, *, without: Iterable[str] = ()) -> Iterator[Line]:
-        """The lines of what a result is made of, and none of these others."""
-        others = union(self.made_of.get(other, 0) for other in without)
-        own = self.made_of.get(name, 0) & ~others
-        return (line for place, line in enumerate(self.lines) if line and own >> place & 1)
+    def only_in(self, name: str, others: Iterable[str]) -> int:
+        """The operations that a result is made of, and none of these others."""
+        return self.made_of.get(name, 0) & ~union(self.made_of.get(other, 0) for other in others)
+
+    def lines_of(self, operations: int) -> Iterator[Line]:
+        """Their lines, as far as these are the author's."""
+        return (one for place, one in enumerate(self.lines) if one and operations >> place & 1)
 
 
 def union(slices: Iterable[int]) -> int:
