@@ -173,7 +173,7 @@ class Local:
         manual, expected = self.sides.manual[name], self.side(name)
         tolerance = self.sides.manual_side[name].bound + expected.bound
         beyond = ((manual - expected.value).abs() > tolerance) & tolerance.isfinite()
-        lost = ~manual.isfinite() & expected.decided & self.sides.fits[name]
+        lost = ~manual.isfinite() & expected.safe & self.sides.fits[name]
         return (beyond & expected.value.isfinite()) | lost
 
     def evidence(self, name: str) -> Evidence:

@@ -5,12 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_ref.compare.graphs.recording import being_recorded
 from torch_ref.compare.twin import Values
 
 
 def layout(values: Values) -> tuple[object, ...]:
     """What a recorded graph depends on besides the numbers."""
-    return tuple((n, tuple(v.shape), v.stride(), v.dtype) for n, v in values.items())
+    return tuple((n, tuple(v.shape), v.stride(), _offset(v), v.dtype) for n, v in values.items())
 
 
 def integers(values: Values) -> tuple[object, ...]:
@@ -47,8 +48,18 @@ def laid_out_as(value: Tensor, numbers: Tensor) -> Tensor:
     """
     like = _once(value, value)
     room = torch.empty_strided(like.shape, like.stride(), dtype=numbers.dtype, device=value.device)
+    start = _offset(value)
+    if start and not being_recorded():  # where it begins makes no operation another one
+        last = sum((size - 1) * step for size, step in zip(like.shape, like.stride()))
+        room = room.new_empty(start + max(last, 0) + 1)
+        room = room.as_strided(like.shape, like.stride(), start)
     room.copy_(_once(value, numbers))
     return room if room.shape == value.shape else room.expand(value.shape)
+
+
+def _offset(value: Tensor) -> int:
+    """Where it begins in memory, in numbers; of what lies there in a row nobody can tell."""
+    return 0 if value.is_contiguous() else int(value.storage_offset())
 
 
 def _once(value: Tensor, numbers: Tensor) -> Tensor:

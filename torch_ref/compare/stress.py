@@ -13,8 +13,8 @@ under a stress by which one of the two sides finds a matrix singular.
     grid                      numbers rounded to halves: small numbers that hit thresholds exactly
     equal                     half of an input's numbers are those of the one before it, where both
                               have one shape; integers and booleans are one and the same throughout
-    strided                   the same numbers, laid out in memory backwards and with gaps, or
-                              channels last
+    strided                   the same numbers, laid out in memory backwards and with gaps, as a
+                              slice of something larger, or channels last
     expanded                  the first slice of the first axis, or one number, repeated without a
                               copy
 """
@@ -116,7 +116,16 @@ def _grid(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
     return (2 * value).round() / 2
 
 
-def _strided(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
+def _strided(values: Values, generator: np.random.Generator, cases: bool) -> Values:
+    way = _sliced if generator.random() < 0.5 else _with_gaps
+    return {
+        name: way(value, generator) if value.is_floating_point() else value
+        for name, value in values.items()
+    }
+
+
+def _with_gaps(value: Tensor, generator: np.random.Generator) -> Tensor:
+    """Every second number, the axes backwards; images may be channels last."""
     if value.ndim == 4 and generator.random() < 0.5:
         return value.contiguous(memory_format=torch.channels_last)
     axes = tuple(reversed(range(value.ndim)))
@@ -124,6 +133,15 @@ def _strided(value: Tensor, generator: np.random.Generator, cases: bool) -> Tens
     every_second = room[(slice(None, None, 2),) * value.ndim].permute(axes)
     every_second.copy_(value)
     return every_second
+
+
+def _sliced(value: Tensor, generator: np.random.Generator) -> Tensor:
+    """From the second number on along each axis, of what is two longer there: rows are whole, and
+    further apart than they are long."""
+    room = value.new_zeros([size + 2 for size in value.shape])
+    inner = room[(slice(1, -1),) * value.ndim]
+    inner.copy_(value)
+    return inner
 
 
 def _expanded(value: Tensor, generator: np.random.Generator, cases: bool) -> Tensor:
@@ -140,6 +158,6 @@ CHANGES: dict[str, OfAll] = {
     "zeros": _each(_zeros),
     "grid": _each(_grid),
     "equal": _equal,
-    "strided": _each(_strided),
+    "strided": _strided,
     "expanded": _each(_expanded),
 }

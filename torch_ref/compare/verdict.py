@@ -7,9 +7,8 @@ An element *differs* where
 written so that NaN differs. It is *decided* where it differs, or where each side's bound leaves a
 digit to judge by: the reference's is at most half of its value, the manual side's at most half of
 the larger of both values. Overflow is not rounding: where the manual side gives no finite number,
-or one that an overflow on the way spoilt, the element is decided if the reference's formulas would
-have done well in the same dtype, with room to spare; where these overflow themselves, it is
-undecided.
+or one that an overflow on the way spoilt, it differs if no rounding can do that to the reference's
+formulas in the same dtype, with room to spare; where these overflow themselves, it is undecided.
 
 A quantity differs if a decided element does, agrees if none does, and is undecided if hardly any of
 its elements is decided. No tolerance is chosen anywhere. What one element cannot show, many may:
@@ -39,6 +38,11 @@ class Side:
     def decided(self) -> Tensor:
         size = self.value.abs()
         return (size < math.inf) & (self.bound <= size / 2)
+
+    @property
+    def safe(self) -> Tensor:
+        """Where it is a finite number, whatever rounding does."""
+        return (self.value.abs() < math.inf) & (self.bound < math.inf)
 
     def lost(self, most: float) -> Tensor:
         """The part of the value that the bound takes, 1 for all of it; it leaves -log10 of that in
@@ -149,8 +153,8 @@ def judge(
         bound in that dtype.
     reference_side: the reference in float64 and its bound there.
     reference_in_dtype: the reference with the dtype's overflow, and its bound in that dtype.
-    fits: where the reference's formulas do well in the dtype with room to spare; by default where
-        reference_in_dtype is decided.
+    fits: where the reference's formulas are safe in the dtype with room to spare; by default where
+        reference_in_dtype is.
     first_case: "SEED:INDEX" of the first case; batched: whether the first dimension is the cases
         (otherwise it is all one case); most_digits: what the dtype under test can hold;
         unit_roundoff: that of the dtype; kinks: the cases at which a gradient is a convention.
@@ -180,12 +184,12 @@ def compare(
     overflows = reference_in_dtype.value != reference
     bounded = is_number & (side < math.inf)
     bounded = bounded & (manual_side.bound <= torch.maximum(side, size) / 2)
-    lost = ~is_number & (reference_in_dtype.decided if fits is None else fits)
+    lost = ~is_number & reference_side.safe & (reference_in_dtype.safe if fits is None else fits)
     ratio = _ratio((manual - reference).abs(), tolerance)
     beyond = (
         (ratio > 1) & (tolerance < math.inf) & is_number & (torch.maximum(side, size) < math.inf)
     )
-    decided = (((bounded | lost) & reference_side.decided) | beyond) & ~overflows
+    decided = ((bounded & reference_side.decided) | lost | beyond) & ~overflows
     return Compared(
         manual,
         reference,

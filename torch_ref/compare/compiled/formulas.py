@@ -116,9 +116,9 @@ def formulas(recorder: Recorder, answers: Answers, *, usual: bool) -> Formulas:
         expected=answer if answers.expected is answers.answer else expected,
     )
     reference = record(
-        partial(gradients_by_autograd, recorder.twin.reference, names=names), two.wide
+        partial(gradients_by_autograd, recorder.twin.reference, names=names), two.wide, stays=True
     )
-    manual = record(partial(gradients_by_hand, recorder.twin, names=names), two.wide)
+    manual = record(partial(gradients_by_hand, recorder.twin, names=names), two.wide, stays=True)
     tracing = Tracing()
     arguments = _take_arguments(tracing, two, names)
     with torch.no_grad(), tracing:
@@ -182,7 +182,7 @@ def _judged(
         if one.unbounded or one.narrow:
             raise CannotCompileError("it has operations without a rule, or computes in two dtypes")
     in_dtype = _sides(narrow)
-    fits = {name: side.decided for name, side in in_dtype.items()}
+    fits = {name: side.safe for name, side in in_dtype.items()}
     if not isinstance(looks, _Usual):
         fits = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
     sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, fits, narrow.kinks)

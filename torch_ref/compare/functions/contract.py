@@ -1,7 +1,8 @@
 """What autograd expects of a custom Function besides the numbers: each breach is one sentence.
 
 None of it shows where every argument requires grad, every output has an upstream gradient, and each
-graph is run through once. Training code does all of these otherwise.
+graph is run through once, before the next. Training code does all of these otherwise. The same
+formulas may take another way where less is asked of them, so the last digits may be others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,9 @@ import torch
 from torch import Tensor
 
 from torch_ref.compare.functions.through_autograd import floating, gradients, leaves_of
+from torch_ref.compare.identical import near
 from torch_ref.compare.layout import copies_of, copy_of
 from torch_ref.compare.twin import Values
-
-# The same formulas may take another way where less is asked of them. What is looked for is gross: a
-# path dropped, a number from another call; so it may differ by this many unit roundoffs.
-_ROOM = 2.0**10
 
 
 def breaches(apply: Callable[..., Any], arguments: Values, upstream: Values) -> list[str]:
@@ -28,8 +26,9 @@ def breaches(apply: Callable[..., Any], arguments: Values, upstream: Values) -> 
     whole = call.gradients()
     return [
         *call.second_backward(whole),
-        *call.one_argument_at_a_time(whole),
+        *call.some_arguments_at_a_time(whole),
         *call.one_output_at_a_time(),
+        *call.another_call_between(whole),
     ]
 
 
@@ -56,21 +55,59 @@ class _Call:
                 f"dL/d{name}: backward must leave what it saved as it is."
             )
 
-    def one_argument_at_a_time(self, whole: Values) -> Iterator[str]:
-        """All others frozen."""
+    def some_arguments_at_a_time(self, whole: Values) -> Iterator[str]:
+        """One with all others frozen, and all others with it frozen."""
         if len(self.names) < 2:
             return
-        for name in self.names:
-            outputs, leaves, upstream = self._run(requiring=(name,))
-            if not any(output.requires_grad for output in outputs):
-                found: Values = {name: torch.zeros_like(leaves[name])}
-            else:
-                found = gradients(outputs, leaves, upstream)
-            if _others(found, whole):
-                yield (
-                    f"dL/d{name} is another one where {name} alone requires grad: each gradient "
-                    "belongs to its own place in ctx.needs_input_grad."
-                )
+        said: set[str] = set()
+        for one in self.names:
+            others = tuple(name for name in self.names if name != one)
+            ways: list[tuple[tuple[str, ...], str]] = [((one,), f"where {one} alone requires grad")]
+            ways += [(others, f"where {one} does not require grad")] * (len(others) > 1)
+            for requiring, where in ways:
+                for name in _others(self._requiring(requiring), whole):
+                    if name not in said:
+                        said.add(name)
+                        yield (
+                            f"dL/d{name} is another one {where}: each gradient belongs to its own "
+                            "place in ctx.needs_input_grad."
+                        )
+
+    def _requiring(self, names: Sequence[str]) -> Values:
+        """The gradients where these alone are asked for."""
+        outputs, leaves, upstream = self._run(requiring=names)
+        if not any(output.requires_grad for output in outputs):
+            return {name: torch.zeros_like(leaves[name]) for name in names}
+        return gradients(outputs, leaves, upstream)
+
+    def another_call_between(self, whole: Values) -> Iterator[str]:
+        """A call on other numbers, between forward and backward, and after both."""
+        outputs, leaves, upstream = self._run()
+        before = [copy_of(output.detach()) for output in outputs]
+        try:
+            self._with_other_numbers().gradients()
+            found = gradients(outputs, leaves, upstream)
+            kept = {name: copy_of(value) for name, value in found.items()}
+            self._with_other_numbers().gradients()
+        except Exception:  # anything at all can come out of a stranger's code: of other numbers
+            return
+        again = "it must not keep tensors between calls, but on ctx"
+        if not all(map(near, (output.detach() for output in outputs), before)):
+            yield f"another call of `apply` changes the outputs of the one before: {again}."
+        for name in _others(kept, whole):
+            yield f"another call of `apply` before backward changes dL/d{name}: {again}."
+        for name in _others(found, kept):
+            yield f"another call of `apply` changes dL/d{name} of the one before: {again}."
+
+    def _with_other_numbers(self) -> "_Call":
+        """The same numbers backwards, and a bit smaller: most functions take them."""
+        others = {
+            name: copy_of(value, lambda v: 0.75 * v.flip(tuple(range(v.ndim))))
+            if value.is_floating_point()
+            else value
+            for name, value in self.arguments.items()
+        }
+        return _Call(self.apply, others, self.upstream)
 
     def one_output_at_a_time(self) -> Iterator[str]:
         """No upstream gradient for the others must be the same as one of zeros."""
@@ -111,11 +148,4 @@ class _Call:
 
 def _others(found: Values, whole: Values) -> list[str]:
     """The names whose gradients are other ones."""
-    return [name for name, value in found.items() if not _near(value, whole[name])]
-
-
-def _near(left: Tensor, right: Tensor) -> bool:
-    if not right.numel():
-        return True
-    room = _ROOM * torch.finfo(right.dtype).eps * float(right.nan_to_num().abs().max())
-    return bool(torch.isclose(left, right, rtol=0.0, atol=room, equal_nan=True).all())
+    return [name for name, value in found.items() if not near(value, whole[name])]

@@ -22,15 +22,19 @@ from torch_ref.compare.twin import Values
 
 
 def record(
-    function: Callable[[Values], Values], example: Values, *, may_decide: bool = False
+    function: Callable[[Values], Values],
+    example: Values,
+    *,
+    may_decide: bool = False,
+    stays: bool = False,
 ) -> Recorded:
     """The graph of `function` on inputs shaped as `example`: no in-place operations, fused ones
     taken apart, dead ones removed.
 
-    may_decide: as of `recorded`; who may not must not go on outside torch, either. Raises
-    LooksAtNumbersError, LeavesTorchError, and whatever the function raises.
+    may_decide: as of `recorded`. stays: whether to raise LeavesTorchError where it goes on outside
+    torch. Raises LooksAtNumbersError, too, and whatever the function raises.
     """
-    return _pure(_written(function, example, may_decide), example)
+    return _pure(_written(function, example, may_decide, stays), example)
 
 
 def record_in(
@@ -43,7 +47,7 @@ def record_in(
     """
     narrow = {n: copy_of(v, lambda v: v.to(dtype)) if v.is_floating_point() else v
               for n, v in example.items()}  # fmt: skip
-    written = _written(function, narrow, False)
+    written = _written(function, narrow, may_decide=True, stays=True)
     if not any(_is_float32(node) for node in written.graph.nodes):
         return None
     for node in written.graph.nodes:
@@ -60,13 +64,14 @@ def _is_float32(node: Node) -> bool:
 
 def record_places(function: Callable[[Values], Values], example: Values) -> Recorded:
     """All operations as they are written, with where they are: see `recorded`."""
-    return _written(function, example, may_decide=True, places=True)
+    return _written(function, example, may_decide=True, stays=False, places=True)
 
 
 def _written(
     function: Callable[[Values], Values],
     example: Values,
     may_decide: bool,
+    stays: bool,
     places: bool = False,
 ) -> Recorded:
     """All operations as they are written, in place or fused."""
@@ -77,7 +82,7 @@ def _written(
         names[:] = values
         return tuple(values.values())
 
-    with as_written(stays=not may_decide):
+    with as_written(stays=stays):
         written = recorded(
             function_of_tensors, *example.values(),
             decompositions=TAKEN_APART_FIRST, may_decide=may_decide, places=places,

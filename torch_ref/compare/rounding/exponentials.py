@@ -88,7 +88,8 @@ def logarithm_of_sum(operation: Operation) -> Bound:
     log_of_sum = wide - value.amax(axes, keepdim=True)
     steps = operation.arithmetic.unit_roundoff * (wide.abs() + moved + 4 * log_of_sum)
     own = steps + _of_sum(operation, shares, below, axes, 4)
-    alone = (log_of_sum == 0) | (wide.abs() == math.inf)  # the largest number, as it is
+    # the largest number, as it is; in fewer digits than the walk's it may have lost the others
+    alone = (log_of_sum == 0) & (result.dtype == torch.float64) | (wide.abs() == math.inf)
     return (moved + torch.where(alone, 0.0, own)).reshape(result.shape)
 
 
@@ -105,7 +106,8 @@ def logarithm_of_sums(operation: Operation) -> Bound:
         ends = (operation.call(value + side * operation.errors[0], axis) for side in (-1, 1))
         moved = (torch.where(end == result, 0.0, (end - result).abs()) for end in ends)
         bound = torch.maximum(*moved).nan_to_num(nan=math.inf, posinf=math.inf)
-    rounded = (result != value.cummax(axis).values) & (operation.size < math.inf)
+    more = (result != value.cummax(axis).values) | (result.dtype != torch.float64)
+    rounded = more & (operation.size < math.inf)
     steps = torch.where(rounded, result + (operation.size + 8).log(), -math.inf)
     own = (operation.call(steps, axis) - result).exp().nan_to_num(nan=0.0)
     own = torch.where(rounded, own, 0.0)

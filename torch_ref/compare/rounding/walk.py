@@ -1,6 +1,7 @@
 """One walk through a recorded graph: every value in float64, and beside it its bound."""
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,15 +52,17 @@ def walk(
     bounds: Values | None = None,
     cases: int | None = None,
     looks: Looks = LOOKING,
+    constant: Container[str] = (),
 ) -> Walked:
     """Run a recorded graph on float64 inputs; bound the rounding of every output.
 
     bounds: how far off inputs may be, by name; the others are exact.
     cases: their number, where they are the first dimension of every tensor.
-    looks: what may be found out about the numbers.
+    looks: what may be found out about the numbers. constant: inputs that count as numbers written
+        in the code, where only these round.
     """
-    walker = _Walker(graph, arithmetic, cases, looks)
     names = graph.inputs
+    walker = _Walker(graph, arithmetic, cases, looks, [name in constant for name in names])
     given = bounds or {}
     with torch.no_grad():  # once and not for each operation: that takes a seventh of a small walk
         values, found = walker.run([inputs[name] for name in names], [given.get(n) for n in names])
@@ -78,7 +81,12 @@ def walk(
 
 class _Walker:
     def __init__(
-        self, graph: Recorded, arithmetic: Arithmetic, cases: int | None, looks: Looks
+        self,
+        graph: Recorded,
+        arithmetic: Arithmetic,
+        cases: int | None,
+        looks: Looks,
+        constant: list[bool],
     ) -> None:
         self.graph, self.arithmetic, self.cases = graph, arithmetic, cases
         self.looks = looks
@@ -86,7 +94,8 @@ class _Walker:
         self.kinks: Tensor | None = None
         self.narrow: set[torch.dtype] = set()
         self.of_constants = arithmetic.unit_roundoff == 0
-        self.fixed: set[Node] = set()  # no input goes into these
+        self.fixed: set[Node] = set()  # no input goes into these, or constant ones alone
+        self.constant = iter(constant)
         self.value: dict[Node, Any] = {}
         self.finite: dict[Node, bool] = {}
 
@@ -100,6 +109,8 @@ class _Walker:
                 self.fixed.add(node)
             if node.op == "placeholder":
                 value[node], bound[node] = next(remaining)
+                if next(self.constant) and self.of_constants:
+                    self.fixed.add(node)
             elif node.op == "get_attr":
                 constant = self.graph.constants[str(node.target)]
                 value[node] = constant.detach() if isinstance(constant, Tensor) else constant

@@ -15,7 +15,7 @@ from torch_ref.compare.said import Said
 from torch_ref.compare.sides.faithful import faithful, other_numbers
 from torch_ref.compare.sides.granted import GRANTED
 from torch_ref.compare.sides.hand import gradients_by_hand
-from torch_ref.compare.sides.reference import FLOAT64
+from torch_ref.compare.sides.reference import ASKS, FLOAT64
 from torch_ref.compare.strangers import SINGULAR
 from torch_ref.compare.twin import Twin, Values
 
@@ -65,7 +65,12 @@ class Manual:
             if expected is None:  # it fails, which is the reason
                 expected = gradients_by_hand(self.twin, copies_of(wide), names)
             walked = self._walked_in_dtype(batch, wide, expected, names)
-            return walked or self._walked(graph, batch, wide, expected) or BY_NUMBERS
+            walked = walked or self._walked(graph, batch, wide, expected)
+            if not walked and graph.decided:  # otherwise for other numbers: as for these
+                graph = self._recorded(wide, names)
+                self.graphs.keep(names, wide, graph)
+                walked = self._walked(graph, batch, wide, expected)
+            return walked or BY_NUMBERS
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # anything at all can come out of a stranger's code
@@ -74,12 +79,18 @@ class Manual:
     def _graph(self, batch: Batch, wide: Values, names: tuple[str, ...]) -> Recorded | str:
         graph = self.graphs.find(names, wide)
         if graph is None:
-            hand = partial(gradients_by_hand, self.twin, names=names)
             try:
-                graph = record(hand, other_numbers(batch, wide))
+                graph = self._recorded(other_numbers(batch, wide), names)
             except SINGULAR:
-                graph = record(hand, wide)
+                graph = self._recorded(wide, names)
             self.graphs.keep(names, wide, graph)
+        return graph
+
+    def _recorded(self, wide: Values, names: tuple[str, ...]) -> Recorded:
+        hand = partial(gradients_by_hand, self.twin, names=names)
+        graph = record(hand, wide, may_decide=True, stays=True)
+        if graph.decided:
+            self.said.note(ASKS.format("manual side"))
         return graph
 
     def _walked(

@@ -31,7 +31,7 @@ class Sides:
     manual_side: the hand's formulas in float64 and their bound in the dtype.
     reference, reference_in_dtype: autograd's numbers and their bound in float64, and with the
         dtype's overflow and bound.
-    fits: where the reference's formulas do well in the dtype, with some room.
+    fits: where the reference's formulas are safe in the dtype, with some room.
     """
 
     manual: Values
@@ -99,7 +99,7 @@ class Recorder:
         self._say_narrow("The reference", exact)
         given = {name: value.double() for name, value in found.answer.items()}
         narrow = _sides(in_dtype)
-        fits = {name: side.decided for name, side in narrow.items()}
+        fits = {name: side.safe for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
             graph = self.reference.graph(names, wide)
             fits = with_room(graph, wide, exact.values, Arithmetic.of(self.dtype))
@@ -146,9 +146,10 @@ class Recorder:
         if not isinstance(graph, Recorded):
             return {}
         arithmetic = Arithmetic.of(self.dtype)
-        by_hand = walk(graph, wide, arithmetic.of_constants_only()).bounds
+        same = _the_same_throughout(batch)
+        by_hand = walk(graph, wide, arithmetic.of_constants_only(), constant=same).bounds
         reference = self.reference.graph(names, wide)
-        by_autograd = walk(reference, wide, FLOAT64.of_constants_only()).bounds
+        by_autograd = walk(reference, wide, FLOAT64.of_constants_only(), constant=same).bounds
         return {
             name: Pool.of(
                 (by_hand[name] + by_autograd[name]) * side.value.sign(),
@@ -189,6 +190,16 @@ class Recorder:
 
 def _sides(walked: Walked) -> dict[str, Side]:
     return {name: Side(value, walked.bounds[name]) for name, value in walked.values.items()}
+
+
+def _the_same_throughout(batch: Batch) -> frozenset[str]:
+    """The inputs that may be what numbers in the code are: whole ones, such as a count, and those
+    that are equal in all cases."""
+    return frozenset(
+        name
+        for name, value in batch.inputs.items()
+        if not value.is_floating_point() or (batch.batched and bool((value == value[:1]).all()))
+    )
 
 
 def _are_off(given: Values, reference: Walked, bounds: Values) -> bool:

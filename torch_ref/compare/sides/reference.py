@@ -21,6 +21,10 @@ from torch_ref.compare.strangers import SINGULAR, told
 from torch_ref.compare.twin import Twin, TwinError, Values
 from torch_ref.compare.verdict import Side
 
+ASKS = (
+    "The {} asks what is true of its numbers (if, assert): where rounding could turn the answer, "
+    "that is not seen."
+)
 FLOAT64 = Arithmetic.of(torch.float64)
 # An overflow that the reference misses by less than this factor is no mistake: a sum of a few terms
 # overflows in one order and not in another.
@@ -122,10 +126,7 @@ class Reference:
             ) from error
         self.branches |= graph.decided or graph.counted
         if graph.decided:
-            self.said.note(
-                "The reference asks what is true of its numbers (if, assert): where rounding could "
-                "turn the answer, that is not seen."
-            )
+            self.said.note(ASKS.format("reference"))
         return graph
 
     def _open(self, name: str, walked: Walked, known: Tensor) -> None:
@@ -182,13 +183,13 @@ def with_room(
     *,
     looks: Looks = LOOKING,
 ) -> Values:
-    """Where the reference does well in a dtype even if its range were ROOM times smaller.
+    """Where the reference is safe in a dtype even if its range were ROOM times smaller.
 
     graph, reference: the reference's, and what it gives in float64. looks: as of `walk`.
     """
     arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
     walked = walk(graph, wide, arithmetic, looks=looks)
     return {
-        name: Side(value, walked.bounds[name]).decided & (value == reference[name])
+        name: Side(value, walked.bounds[name]).safe & (value == reference[name])
         for name, value in walked.values.items()
     }
