@@ -54,6 +54,20 @@ def test_another_answer_on_a_second_run() -> None:
     refused(manual, "manual gave another answer on a second run with the same inputs")
 
 
+def test_other_last_digits_on_a_second_run_are_told() -> None:
+    """As sums have that are added up in whatever order their terms arrive in."""
+    calls = []
+
+    def manual(values: Values) -> Values:
+        calls.append(1)
+        gradients = TWIN.manual(values)
+        return {**gradients, "b6": gradients["b6"] * (1 + 2.0**-52 * (len(calls) % 2))}
+
+    report = verify(replace(TWIN, manual=manual), cases=1000)
+    report.assert_agreement()
+    assert any("other last digits on a second run" in note for note in report.notes)
+
+
 @pytest.mark.parametrize(("chunk", "caught"), [(0, True), (1, True), (2, False), (64, True)])
 def test_the_hand_runs_twice_on_some_chunks_only(chunk: int, caught: bool) -> None:
     """On the others a hand that changes its inputs changes a copy."""

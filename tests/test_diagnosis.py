@@ -364,3 +364,43 @@ def test_what_overflows_in_the_dtype_alone_enters_where_it_is_first_seen() -> No
     )
     report = verify(twin, dtype=torch.float32, cases=10)
     assert report.mistakes[0] == report.first_wrong == "upstream"
+
+
+def test_a_hand_that_gives_a_repeated_gradient_is_diagnosed() -> None:
+    """Heads put side by side by a view, whose upstream gradient repeats one number."""
+
+    def merged(values: Values) -> Values:
+        y = (values["x"] * 2).transpose(1, 2).reshape(2, 3, -1)
+        return {"y": y, "loss": (y * values["upstream"]).sum()}
+
+    def manual(values: Values) -> Values:
+        upstream = values["upstream"]
+        return {"y": upstream, "x": 3 * upstream.reshape(2, 3, 2, 2).transpose(1, 2)}
+
+    def drawn(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(2, 2, 3, 2)), "upstream": draw.normal(shape=(2, 3, 4))}
+
+    report = verify(Twin("heads", drawn, merged, manual))
+    assert report.mistakes == ("x",)
+    assert report.explanation == "dL/dx is 1.5 times the truth"
+
+
+def test_what_has_no_gradient_meets_no_kink() -> None:
+    """A count that is held above 1, and a mask of two."""
+
+    def masked(values: Values) -> Values:
+        kept = torch.maximum(values["m"], values["n"]).to(values["x"].dtype)
+        return {"loss": ((values["x"] * kept).sum() / kept.sum().clamp(min=1)) ** 2}
+
+    def manual(values: Values) -> Values:
+        kept = (values["m"] | values["n"]).to(values["x"].dtype)
+        count = kept.sum().clamp(min=1)
+        return {"x": 2 * (values["x"] * kept).sum() / count / count * kept}
+
+    def drawn(draw: Draw) -> Values:
+        masks = {name: draw.booleans(0.4, shape=(3,)) for name in "mn"}
+        return {"x": draw.normal(shape=(3,)), **masks}
+
+    report = verify(Twin("masked", drawn, masked, manual))
+    report.assert_agreement()
+    assert report.kinks == 0

@@ -175,3 +175,17 @@ def test_a_chain_of_them_is_decided(dtype: torch.dtype) -> None:
 def test_a_chain_with_a_mistake_differs() -> None:
     wrong = twin_of(lambda values: {"x": sinkhorn_by_hand(values)["x"] * 1.01})
     assert verify(wrong, cases=40, dtype=torch.float32).verdict == "differ"
+
+
+def test_a_sum_lost_in_float32_is_no_mistake() -> None:
+    """Where one number is by far the largest float32 returns it as it is, and float64 does not."""
+    x = torch.tensor([[44.0, 18.0], [30.0, 4.0], [3.0, 2.0]], dtype=torch.float64)
+    narrow, wide = (
+        walk(record(function, {"x": x}), {"x": x}, Arithmetic.of(torch.float32))
+        for function in (
+            lambda v: {"y": v["x"].float().logsumexp(1).double()},
+            lambda v: {"y": v["x"].logsumexp(1)},
+        )
+    )
+    assert (narrow.values["y"] != wide.values["y"])[:2].all()
+    assert ((narrow.values["y"] - wide.values["y"]).abs() <= narrow.bounds["y"]).all()

@@ -96,6 +96,62 @@ class DestroysWhatItSaved(Right):
         return dx, ctx.y.mul_(g)
 
 
+class SavesOnItsClass(Right):
+    saved: tuple[Tensor, Tensor]
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        SavesOnItsClass.saved = x, w
+        return x.tanh() * w
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        x, w = SavesOnItsClass.saved
+        y = x.tanh()
+        return g * w * (1 - y * y), g * y
+
+
+ROOM: dict[object, Tensor] = {}
+
+
+def in_room(name: str, value: Tensor) -> Tensor:
+    """The numbers in memory that is there for good, as kernels with a workspace have it."""
+    key = name, value.shape, value.dtype, torch.is_inference_mode_enabled()
+    return ROOM.setdefault(key, torch.empty(value.shape, dtype=value.dtype)).copy_(value)
+
+
+class GivesAWorkspaceOut(Right):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return in_room("output", x.tanh() * w).detach()
+
+
+class GivesAGradientInAWorkspace(Right):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        dx, dw = both(ctx, g)
+        return in_room("gradient", dx), dw
+
+
+class SwapsTwoWhereOneIsFrozen(Function):
+    """x w + b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return x * w + b
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, w = ctx.saved_tensors
+        if not ctx.needs_input_grad[0] and all(ctx.needs_input_grad[1:]):
+            return g * w, g.clone(), g * x
+        return g * w, g * x, g.clone()
+
+
 class ForgetsAPathForNone(TwoOutputs):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, h: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -147,6 +203,34 @@ def test_each_breach_is_told(function: type[Function], sentence: str) -> None:
     report = judged(function, explain=False)
     assert report.verdict == "differ"
     assert any(sentence in failure for failure in report.failures), report.failures
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        (SavesOnItsClass, "another call of `apply` before backward changes dL/dx: it must not"),
+        (GivesAWorkspaceOut, "another call of `apply` changes the outputs of the one before"),
+        (GivesAGradientInAWorkspace, "another call of `apply` changes dL/dx of the one before"),
+    ],
+)
+def test_what_is_kept_between_calls_is_told(function: type[Function], sentence: str) -> None:
+    failures = judged(function, explain=False).failures
+    assert any(sentence in failure for failure in failures), failures
+
+
+def test_one_argument_is_frozen_as_well() -> None:
+    def drawn(draw: Draw) -> Values:
+        return {name: draw.normal(shape=(3, 2)) for name in "xwb"}
+
+    apply = SwapsTwoWhereOneIsFrozen.apply
+    report = verify(Twin.from_function(apply, lambda x, w, b: x * w + b, drawn), cases=36)
+    assert any("where x does not require grad: each" in one for one in report.failures)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_breach_shows_in_few_digits(dtype: torch.dtype) -> None:
+    failures = judged(SwapsItsFlags, dtype, explain=False).failures
+    assert any("where w alone requires grad" in failure for failure in failures), failures
 
 
 def test_what_raises_for_some_layouts_alone_says_so() -> None:
@@ -233,6 +317,32 @@ class TwiceWhereStrided(Right):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         dx, dw = both(ctx, g)
         return dx if g.is_contiguous() else 2 * dx, dw
+
+
+class TakesRowsToFollowEachOther(Right):
+    """As a kernel does that asks whether numbers of a row do, and no more."""
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        if g.stride(-1) == 1 and g.stride(0) >= g.shape[1]:
+            g = g.as_strided(g.shape, (g.shape[1], 1), g.storage_offset())
+        return both(ctx, g)
+
+
+class ForgetsWhereMemoryBegins(Right):
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        return both(ctx, g.as_strided(g.shape, g.stride(), 0))
+
+
+@pytest.mark.parametrize("function", [TakesRowsToFollowEachOther, ForgetsWhereMemoryBegins])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_slices_of_larger_tensors_are_drawn(function: type[Function], dtype: torch.dtype) -> None:
+    report = verify(Twin.from_function(function.apply, scaled, inputs), dtype=dtype)
+    assert report.verdict == "differ"
+    assert report.rows[1].stratum == "strided"
 
 
 @pytest.mark.parametrize(

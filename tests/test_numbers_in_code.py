@@ -239,3 +239,33 @@ def test_what_resizes_by_an_open_index() -> None:
         lambda v: {"x": torch.zeros_like(v["x"])},
     )
     assert verify(twin, explain=False).verdict == "differ"
+
+
+@pytest.mark.parametrize("dtype", ALL)
+@pytest.mark.parametrize("count", [3, 7, 11])
+def test_a_count_that_is_the_same_in_all_cases(count: int, dtype: str) -> None:
+    """1 / n times 1 / n, off by as much in each case, as a number in the code is."""
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(), "y": draw.normal(), "n": torch.full((draw.cases,), count)}
+
+    def manual(v: Values) -> Values:
+        inverse = 1 / v["n"].to(v["x"].dtype)
+        weight = inverse * inverse
+        return {"x": v["y"] * weight, "y": v["x"] * weight}
+
+    def reference(v: Values) -> Values:
+        return {"loss": v["x"] * v["y"] / (v["n"] * v["n"])}
+
+    verify(Twin("count", inputs, reference, manual), dtype=DTYPES[dtype]).assert_agreement()
+
+
+def test_a_temperature_that_is_the_same_in_all_cases() -> None:
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(), "t": draw.cast(torch.full((draw.cases,), 0.07))}
+
+    def manual(v: Values) -> Values:
+        return {"x": 2 * v["x"] * (1 / v["t"]) * (1 / v["t"])}
+
+    twin = Twin("t", inputs, lambda v: {"loss": (v["x"] / v["t"]) ** 2}, manual, stress=())
+    verify(twin, dtype=torch.float16).assert_agreement()

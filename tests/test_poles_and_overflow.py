@@ -165,6 +165,26 @@ def test_exp_of_a_few_numbers_may_be_off_the_same_way_in_all_cases() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_no_number_is_wrong_where_no_digit_is_left(dtype: str) -> None:
+    """0 / 0 where tanh is 1, of whose slope rounding leaves nothing."""
+
+    def manual(values: Values) -> Values:
+        y = torch.tanh(values["x"])
+        slope = 1 - y * y
+        return {"x": 2 * y * slope * (slope / slope)}
+
+    twin = Twin(
+        "tanh",
+        lambda draw: {"x": draw.normal(std=3.0, shape=(8,))},
+        lambda values: {"loss": torch.tanh(values["x"]).square().sum()},
+        manual,
+    )
+    report = verify(twin, dtype=DTYPES[dtype])
+    assert report.verdict == "differ"
+    assert report.explanation.startswith("dL/dx is not a number")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_mistake_beside_one_hot_is_explained(dtype: str) -> None:
     """The witness records the reference, too."""
 

@@ -391,3 +391,39 @@ def test_a_product_that_overflows_is_no_number_of_the_dtype() -> None:
     }
     walked = walk(record(inverse, given), given, Arithmetic.of(torch.float16))
     assert bool(walked.bounds["y"].isinf().all())
+
+
+# hands that ask what is true of their numbers ----------------------------------------------------
+
+
+def normalized(values: Values) -> Values:
+    x = values["x"]
+    y = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    return {"loss": (y * values["u"]).sum()}
+
+
+def by_one_pass(values: Values, *, wrong: float = 1.0) -> Values:
+    """The variance as the mean square less the squared mean, which loses digits."""
+    x, u = values["x"], values["u"]
+    mean = x.mean(1, keepdim=True)
+    scale = ((x * x).mean(1, keepdim=True) - mean * mean + 1e-5).rsqrt()
+    y = (x - mean) * scale
+    dx = scale * (u - u.mean(1, keepdim=True) - wrong * y * (u * y).mean(1, keepdim=True))
+    assert torch.isfinite(y).all()
+    if bool((x > 0).all()):
+        return {"u": y * 1.0, "x": dx}
+    return {"u": y, "x": dx}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_hand_that_asks_is_bounded_as_it_computes(dtype: str) -> None:
+    def inputs(draw: Draw) -> Values:
+        return {name: draw.normal(mean=3.0, shape=(3, 8)) for name in "xu"}
+
+    twin = Twin("norm", inputs, normalized, by_one_pass, stress=("zeros", "strided"))
+    report = verify(twin, dtype=DTYPES[dtype])
+    report.assert_agreement()
+    assert "The manual side asks what is true of its numbers" in " ".join(report.notes)
+    assert "no rounding bound of its own" not in " ".join(report.notes)
+    broken = Twin("norm", inputs, normalized, lambda values: by_one_pass(values, wrong=1.01))
+    assert verify(broken, dtype=DTYPES[dtype]).mistakes == ("x",)

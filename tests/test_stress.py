@@ -83,6 +83,10 @@ def test_each_does_what_its_name_says() -> None:
     for way in ways:
         wanted = value[0] if way.stride(1) else value[0, 0]
         assert (way[3] == wanted).all()
+    ways = [stressed({"x": value}, "strided", np.random.default_rng(seed), False)["x"]
+            for seed in range(20)]  # fmt: skip
+    assert {way.stride() for way in ways} == {(2, 4 * len(value)), (value.shape[1] + 2, 1)}
+    assert {way.storage_offset() for way in ways} == {0, value.shape[1] + 3}
     image = torch.randn(2, 3, 4, 5)
     ways = [stressed({"x": image}, "strided", np.random.default_rng(seed), False)["x"]
             for seed in range(20)]  # fmt: skip
@@ -96,7 +100,7 @@ def test_a_copy_is_laid_out_like_the_original(stress: str) -> None:
     value = changed(stress, torch.randn(4, 5, 2))
     copy = copy_of(value)
     assert torch.equal(copy, value)
-    assert copy.stride() == value.stride()
+    assert (copy.stride(), copy.storage_offset()) == (value.stride(), value.storage_offset())
     assert copy.data_ptr() != value.data_ptr()
 
 

@@ -19,7 +19,7 @@ from torch_ref.compare.explain import Evidence, Explanation, explain
 from torch_ref.compare.functions.values import is_second_order
 from torch_ref.compare.graphs.recording import Recorded
 from torch_ref.compare.graphs.side import record
-from torch_ref.compare.layout import has_gaps, layout, repeats
+from torch_ref.compare.layout import copy_of, has_gaps, layout, repeats
 from torch_ref.compare.lines import lines_of_mistakes
 from torch_ref.compare.report import Diagnosis
 from torch_ref.compare.rounding import Arithmetic, Walked, walk
@@ -239,7 +239,7 @@ class Local:
         kept = _UPSTREAM if source == "loss" else _key(source)
         gradients = {_UPSTREAM, *map(_key, self.sides.manual)}
         return {
-            name: torch.zeros_like(value) if name in gradients and name != kept else value
+            name: copy_of(value, torch.zeros_like) if name in gradients and name != kept else value
             for name, value in self.inputs.items()
         }
 

@@ -27,7 +27,7 @@ from torch_ref.compare.sides import Recorder, Sides
 from torch_ref.compare.sides.answers import Answers
 from torch_ref.compare.sides.faithful import is_off
 from torch_ref.compare.sides.hand import gradients_by_hand
-from torch_ref.compare.sides.reference import FLOAT64, with_room
+from torch_ref.compare.sides.reference import FLOAT64, fits, with_room
 from torch_ref.compare.twin import Values
 from torch_ref.compare.verdict import Compared, Side
 from torch_ref.native.symbols import Symbol, in_order
@@ -182,10 +182,10 @@ def _judged(
         if one.unbounded or one.narrow:
             raise CannotCompileError("it has operations without a rule, or computes in two dtypes")
     in_dtype = _sides(narrow)
-    fits = {name: side.safe for name, side in in_dtype.items()}
+    well = {name: fits(side, arithmetic) for name, side in in_dtype.items()}
     if not isinstance(looks, _Usual):
-        fits = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
-    sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, fits, narrow.kinks)
+        well = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
+    sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, well, narrow.kinks)
     found = held_together(sides, recorder.dtype)
     pooled = (summands(one.scaled, one.moved, batched=True) for one in found.values())
     sums = [_by_case(term) for terms in pooled for term in terms]

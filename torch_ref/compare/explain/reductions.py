@@ -86,7 +86,7 @@ def missing_reduction(question: Question) -> Answer | None:
                 return named
             says = (
                 f"differs from the truth by {times_value}a number that is constant along "
-                f"{_named(axes)}, perhaps a sum or mean over it that is missing or wrong"
+                f"{_named(axes)}, such as a wrong sum or mean over it, or a wrong factor"
             )
             plain.append(Answer(says, fitted))
     return plain[0] if plain else None

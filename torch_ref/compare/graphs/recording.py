@@ -80,6 +80,19 @@ class Recorded:
                     finished.setdefault(node, []).append(used)
         return finished
 
+    @cached_property
+    def of_floats(self) -> set[Node]:
+        """What floating inputs go into; all else has no gradient."""
+        found: set[Node] = set()
+        for node in self.graph.nodes:
+            if node.op == "placeholder":
+                into = node.meta["form"].dtype.is_floating_point
+            else:
+                into = not found.isdisjoint(node.all_input_nodes)
+            if into:
+                found.add(node)
+        return found
+
     def __call__(self, *inputs: Tensor) -> Any:
         """Run it on inputs in the order of the function's arguments."""
         values: dict[Node, Any] = {}

@@ -146,7 +146,8 @@ class _Walker:
             args = pytree.tree_map_only(Tensor, _wide, args)
         operation = Operation(
             node, plan.name, plan.whole, args, kwargs, errors, result, arithmetic,
-            self.report_kink, self.is_finite, self.looks,
+            self.report_kink if node in self.graph.of_floats else _no_kink,
+            self.is_finite, self.looks,
         )  # fmt: skip
         error = self.bound(operation, plan, inexact)
         if isinstance(error, tuple) and not plan.moves:
@@ -225,6 +226,10 @@ class _Walker:
         else:
             found = mask.any().reshape(1)
         self.kinks = found if self.kinks is None else self.kinks | found
+
+
+def _no_kink(mask: Tensor) -> None:
+    """Where nothing has a gradient, none is a convention."""
 
 
 def _is_fixed(node: Node, fixed: set[Node]) -> bool:

@@ -18,7 +18,7 @@ from torch_ref.compare.sides.answers import Answers, answers
 from torch_ref.compare.sides.granted import by_noise, by_reference
 from torch_ref.compare.sides.hand import gradients_by_hand
 from torch_ref.compare.sides.manual import Manual
-from torch_ref.compare.sides.reference import FLOAT64, Reference, with_room
+from torch_ref.compare.sides.reference import FLOAT64, Reference, fits, with_room
 from torch_ref.compare.twin import Twin, Values
 from torch_ref.compare.verdict import Side
 
@@ -99,12 +99,13 @@ class Recorder:
         self._say_narrow("The reference", exact)
         given = {name: value.double() for name, value in found.answer.items()}
         narrow = _sides(in_dtype)
-        fits = {name: side.safe for name, side in narrow.items()}
+        arithmetic = Arithmetic.of(self.dtype)
+        well = {name: fits(side, arithmetic) for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
             graph = self.reference.graph(names, wide)
-            fits = with_room(graph, wide, exact.values, Arithmetic.of(self.dtype))
+            well = with_room(graph, wide, exact.values, arithmetic)
         by_hand = self._by_hand(batch, found, given, exact, in_dtype)
-        return Sides(given, by_hand, _sides(exact), narrow, fits, in_dtype.kinks)
+        return Sides(given, by_hand, _sides(exact), narrow, well, in_dtype.kinks)
 
     def _by_hand(
         self, batch: Batch, found: Answers, given: Values, exact: Walked, in_dtype: Walked

@@ -29,6 +29,7 @@ FLOAT64 = Arithmetic.of(torch.float64)
 # An overflow that the reference misses by less than this factor is no mistake: a sum of a few terms
 # overflows in one order and not in another.
 ROOM = 16
+LARGE = 1e30  # float16 ends at 65,504
 # A reference of whose numbers fewer are off is taken as recorded, but for these.
 FEW_OFF = 0.5
 # ... and what is off in so many cases is undecided.
@@ -187,9 +188,18 @@ def with_room(
 
     graph, reference: the reference's, and what it gives in float64. looks: as of `walk`.
     """
-    arithmetic = replace(arithmetic, largest=arithmetic.largest / ROOM)
-    walked = walk(graph, wide, arithmetic, looks=looks)
+    less = replace(arithmetic, largest=arithmetic.largest / ROOM)
+    walked = walk(graph, wide, less, looks=looks)
     return {
-        name: Side(value, walked.bounds[name]).safe & (value == reference[name])
+        name: fits(Side(value, walked.bounds[name]), arithmetic) & (value == reference[name])
         for name, value in walked.values.items()
     }
+
+
+def fits(reference: Side, arithmetic: Arithmetic) -> Tensor:
+    """Where a hand must give a number: where no rounding keeps the reference from doing so.
+
+    In a dtype of small range right hands overflow on the way to what is nearly 0: there it must
+    where the reference leaves a digit.
+    """
+    return reference.safe if arithmetic.largest > LARGE else reference.decided
