@@ -6,6 +6,7 @@ from typing import Any
 AGREE, DIFFER, UNDECIDED = "agree", "differ", "undecided"
 # Where a kink is met in so many cases, mistakes lie there whatever their cause.
 MANY = 0.5
+NO_DIGIT = 0.2  # on average
 _SAYS = {DIFFER: "is wrong", UNDECIDED: "could not be judged", AGREE: "agrees"}
 
 
@@ -167,7 +168,9 @@ class Report:
     def _about(self, row: Row) -> str:
         if row.verdict == UNDECIDED:
             which = "no element of any case" if row.undecided == 1 else "too little of it"
-            return f"dL/d{row.name} is undecided: {which} can be judged."
+            zero = " Rounding leaves no digit of autograd's own: the truth may be 0 throughout."
+            none_left = row.digits_reference < NO_DIGIT
+            return f"dL/d{row.name} is undecided: {which} can be judged.{zero * none_left}"
         if row.worst_case is None:
             return f"dL/d{row.name} cannot be compared, see above."
         if row.bias is not None and not row.wrong:
@@ -212,14 +215,14 @@ class Report:
         if self.explanation:
             lines.append(f"{self.explanation}.")
         lines += self.places()
-        if not all(self.diagnosis.explained):
+        if not all(self.diagnosis.explained) and not first.only_at_kinks:
             lines.append(
                 "Where no pattern is known, let reference and manual give more intermediates, by "
                 "name: what enters between two of them is then seen there."
             )
         if first.only_at_kinks and self.kinks < MANY:  # else it says nothing
             lines.append(
-                f"dL/d{first.name} differs only where a kink or a tie is met exactly; there a "
-                "gradient is a convention, and torch's is the one judged by."
+                f"dL/d{first.name} differs only in cases where a kink or a tie is met exactly; "
+                "there a gradient can be a convention, and torch's is the one judged by."
             )
         return lines

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from torch_ref.compare.rounding import open_indices
-from torch_ref.compare.rounding.operation import Bound, Operation, floating
+from torch_ref.compare.rounding.operation import Bound, Operation, floating, name_of
 from torch_ref.compare.rounding.pointwise import as_numbers, plus
 from torch_ref.compare.rounding.structure import opened, unbounded_like
 
@@ -59,6 +59,8 @@ def reduction(operation: Operation) -> Bound:
 
 def _roundings(operation: Operation) -> Any:
     """How many roundings of the sum of absolute values a sum may have."""
+    if _counts(operation):
+        return 0
     if operation.name == "avg_pool2d":  # one after the other, whatever they are
         return math.prod(as_pair(operation.args[1]))
     if operation.name == "avg_pool2d_backward":
@@ -67,6 +69,16 @@ def _roundings(operation: Operation) -> Any:
     if isinstance(found, Tensor) and operation.name != "cumsum":
         return found.reshape(operation.result.shape)
     return found
+
+
+def _counts(operation: Operation) -> bool:
+    """Whether a mask is counted, which is exact up to 1/u."""
+    (mask, *_) = operation.node.all_input_nodes
+    if operation.name not in ("sum", "cumsum") or name_of(mask) != "_to_copy":
+        return False
+    most = operation.args[0].numel() * operation.arithmetic.unit_roundoff
+    (counted,) = mask.all_input_nodes
+    return most <= 1 and bool(counted.meta["form"].dtype == torch.bool)
 
 
 def roundings_along(value: Tensor, axes: Sequence[int]) -> Any:

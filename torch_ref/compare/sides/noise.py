@@ -81,13 +81,14 @@ def noise(unit_roundoff: float, seed: int) -> Iterator[None]:
 
 def scattered(hand: Callable[[], Values], expected: Values, unit_roundoff: float) -> Values:
     """How far the hand's numbers may be off: SAFETY times the largest deviation from `expected`, in
-    RUNS runs. Infinite where one is no number; 0 of a hand that does nothing in NumPy."""
+    RUNS runs. Infinite where one alone is no number; 0 of a hand that does nothing in NumPy."""
     found = {name: torch.zeros_like(value) for name, value in expected.items()}
     for run in range(RUNS):
         with noise(unit_roundoff, run):
             answer = hand()
         for name, value in expected.items():
             deviation = (answer[name] - value).abs().nan_to_num(nan=torch.inf)
+            deviation = torch.where(answer[name].isnan() & value.isnan(), 0.0, deviation)
             found[name] = torch.maximum(found[name], SAFETY * deviation)
     return found
 
