@@ -134,7 +134,7 @@ def lines_of(bug: str) -> set[int]:
 
 def named(report: Report) -> set[int]:
     """The lines that a report names in code that was `exec`uted."""
-    text = " ".join(report.diagnosis.lines).replace("<string>:", "")
+    text = " ".join((*report.diagnosis.lines, report.diagnosis.shared)).replace("<string>:", "")
     runs = re.findall(r"(\d+)(?:-(\d+))?", text)
     return {line for first, last in runs for line in range(int(first), int(last or first) + 1)}
 

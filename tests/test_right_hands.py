@@ -427,3 +427,51 @@ def test_a_hand_that_asks_is_bounded_as_it_computes(dtype: str) -> None:
     assert "no rounding bound of its own" not in " ".join(report.notes)
     broken = Twin("norm", inputs, normalized, lambda values: by_one_pass(values, wrong=1.01))
     assert verify(broken, dtype=DTYPES[dtype]).mistakes == ("x",)
+
+
+# gradients that are 0, and counts -----------------------------------------------------------------
+
+
+def test_a_gradient_that_is_0_but_for_rounding_says_so() -> None:
+    """Softmax does not change with what is added to all of its numbers."""
+
+    def inputs(draw: Draw) -> Values:
+        return {
+            "x": draw.normal(shape=(5,)),
+            "b": draw.normal(shape=()),
+            "u": draw.normal(shape=(5,)),
+        }
+
+    def manual(values: Values) -> Values:
+        p, u = (values["x"] + values["b"]).softmax(0), values["u"]
+        dz = p * (u - (p * u).sum())
+        return {"x": dz, "b": dz.sum()}
+
+    def reference(values: Values) -> Values:
+        return {"loss": ((values["x"] + values["b"]).softmax(0) * values["u"]).sum()}
+
+    report = verify(Twin("shift", inputs, reference, manual))
+    assert {row.name: row.verdict for row in report.rows} == {"x": "agree", "b": "undecided"}
+    with pytest.raises(AssertionError, match="no digit of autograd's own: the truth may be 0"):
+        report.assert_agreement()
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_a_mask_is_counted_exactly(least: int) -> None:
+    """Where one is left c > 1 is false for sure, so that the mistake c > 1 for c >= 1 shows."""
+
+    def inputs(draw: Draw) -> Values:
+        return {"x": draw.normal(shape=(3,)), "m": draw.booleans(0.4, shape=(3,))}
+
+    def mean(values: Values, least: int = 1) -> tuple[Tensor, Tensor]:
+        kept = values["m"].to(values["x"].dtype)
+        count = kept.sum()
+        weight = torch.where(count >= least, kept / count.clamp(min=1), 0.0)
+        return (values["x"] * weight).sum(), weight
+
+    def manual(values: Values) -> Values:
+        found, weight = mean(values, least)
+        return {"x": 2 * found * weight}
+
+    twin = Twin("mean", inputs, lambda values: {"loss": mean(values)[0] ** 2}, manual)
+    assert verify(twin).verdict == ("agree" if least == 1 else "differ")

@@ -91,9 +91,11 @@ def test_no_number_is_undecided_where_the_reference_would_overflow_in_that_dtype
     assert row_of(tensor(NAN), tensor(1e300)).verdict == "differ"
 
 
-def test_no_number_is_undecided_where_the_reference_keeps_no_digit_in_that_dtype() -> None:
-    no_digit = side(tensor(1.0), 10.0)
-    assert row_of(tensor(INF), tensor(1.0), in_dtype=no_digit).verdict == "undecided"
+def test_no_number_differs_though_the_reference_keeps_no_digit() -> None:
+    """No rounding makes it infinite, or no number, unless its bound is."""
+    no_digit, anything = side(tensor(1.0), 10.0), side(tensor(1.0), INF)
+    assert row_of(tensor(NAN), tensor(1.0), in_dtype=no_digit).verdict == "differ"
+    assert row_of(tensor(NAN), tensor(1.0), in_dtype=anything).verdict == "undecided"
 
 
 @pytest.mark.parametrize("bound", [NAN, INF])

@@ -56,7 +56,7 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         return Diagnosis(wrong[:1], (f"dL/d{wrong[0]}: {together}",), (False,), ("",))
     # where a quantity has a wrong shape for some sizes, it cannot be looked at there
     seen = {name: [local for local in found if name in local.sides.manual] for name in own}
-    evidence = {name: [local.evidence(name) for local in seen[name]] for name in own}
+    evidence = {name: _evidence(name, seen[name]) for name in own}
     blame = {
         name: who_is_wrong(
             recorder.twin,
@@ -88,6 +88,12 @@ def diagnose(recorder: Recorder, batches: Sequence[Batch], wrong: tuple[str, ...
         shared=where.shared,
         blame=blame[own[0]],
     )
+
+
+def _evidence(name: str, seen: "list[Local]") -> list[Evidence]:
+    """Of what leaves digits, if a mistake shows there: what it looks like is seen best."""
+    shows = any(local.is_wrong(name, with_digits=True) for local in seen)
+    return [local.evidence(name, with_digits=shows) for local in seen]
 
 
 def _explained(seen: "list[Local]", draws: list[Evidence]) -> Explanation:
@@ -165,18 +171,21 @@ class Local:
     def side(self, name: str) -> Side:
         return Side(self.expected.values[name], self.expected.bounds[name])
 
-    def is_wrong(self, name: str) -> bool:
-        """Whether the hand's number is not what its own gradients before it lead to."""
-        return name in self.sides.manual and bool(self._wrong(name).any())
+    def is_wrong(self, name: str, *, with_digits: bool = False) -> bool:
+        """Whether the hand's number is not what its own gradients before it lead to; with_digits:
+        where it is no number, only if rounding leaves the reference a digit."""
+        return name in self.sides.manual and bool(self._wrong(name, with_digits).any())
 
-    def _wrong(self, name: str) -> Tensor:
+    def _wrong(self, name: str, with_digits: bool) -> Tensor:
         manual, expected = self.sides.manual[name], self.side(name)
         tolerance = self.sides.manual_side[name].bound + expected.bound
         beyond = ((manual - expected.value).abs() > tolerance) & tolerance.isfinite()
         lost = ~manual.isfinite() & expected.safe & self.sides.fits[name]
+        if with_digits:
+            lost = lost & expected.decided
         return (beyond & expected.value.isfinite()) | lost
 
-    def evidence(self, name: str) -> Evidence:
+    def evidence(self, name: str, *, with_digits: bool = False) -> Evidence:
         """Everything known about one wrong quantity."""
         manual = Side(self.sides.manual[name], self.sides.manual_side[name].bound)
         expected = self.side(name)
@@ -186,7 +195,7 @@ class Local:
             name=name,
             manual=manual,
             expected=expected,
-            decided=digits | self._wrong(name),
+            decided=digits | self._wrong(name, with_digits),
             values=self._values(),
             gradients={
                 other: Side(value, self.sides.manual_side[other].bound)

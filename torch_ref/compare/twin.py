@@ -204,7 +204,8 @@ class Twin:
 
         What training code does besides is tried at the first draw (see
         `torch_ref.compare.functions.contract`): one argument that requires grad and the others
-        frozen, one output with an upstream gradient and none for the others, a second backward.
+        frozen, one frozen and the others not, one output with an upstream gradient and none for the
+        others, a second backward, another call between forward and backward, or after both.
         That, and a call that changes its arguments or the upstream gradient in place, is wrong as
         numbers are.
 

@@ -185,6 +185,7 @@ def _judged(
     well = {name: fits(side, arithmetic) for name, side in in_dtype.items()}
     if not isinstance(looks, _Usual):
         well = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
+    well = {name: well[name] & fits(side, arithmetic) for name, side in _sides(exact).items()}
     sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, well, narrow.kinks)
     found = held_together(sides, recorder.dtype)
     pooled = (summands(one.scaled, one.moved, batched=True) for one in found.values())

@@ -104,6 +104,7 @@ class Recorder:
         if not all(bool(value.isfinite().all()) for value in given.values()):
             graph = self.reference.graph(names, wide)
             well = with_room(graph, wide, exact.values, arithmetic)
+        well = {name: well[name] & fits(side, arithmetic) for name, side in _sides(exact).items()}
         by_hand = self._by_hand(batch, found, given, exact, in_dtype)
         return Sides(given, by_hand, _sides(exact), narrow, well, in_dtype.kinks)
 
