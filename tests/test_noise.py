@@ -42,7 +42,7 @@ ROUNDING: dict[str, Callable[..., Any]] = {
     "solve": lambda x: np.linalg.solve(x, x[0]),
     "fft": lambda x: np.fft.fft(x).real,
     "single numbers": lambda x: [x[0, 0] * x[0, 1]],
-    "in place": lambda x: np.add(np.zeros(x.shape), x * 3, out=np.zeros(x.shape)),
+    "in place": lambda x: np.add(np.zeros(x.shape), np.exp(x), out=np.zeros(x.shape)),
 }
 EXACT: dict[str, Callable[..., Any]] = {
     "another order": lambda x: x.T[::-1].copy(),
@@ -93,9 +93,9 @@ def test_noise_ends_with_its_context_and_is_the_same_again() -> None:
     for _ in range(2):
         with noise(U, 3):
             kept = x.numpy()
-            found.append(np.asarray(kept * 3))
+            found.append(np.asarray(kept / 3))
     assert (found[0] == found[1]).all()
-    assert (found[0] != 3).all()
+    assert (found[0] != 1 / 3).all()
     assert (np.asarray(kept * 3) == 3).all()
     assert type(x.numpy()) is np.ndarray
     assert RUNS > 1
@@ -157,8 +157,40 @@ def test_a_hand_that_does_not_stand_noise_has_what_it_had() -> None:
 
     def manual(values: Values) -> Values:
         places = np.arange(3)
-        assert places[int(values["x"].numpy()[0] * 0 + 2.0)] == 2  # 1.99999 under noise
+        assert places[int(2 * np.exp(values["x"].numpy()[0] * 0))] == 2  # 1.99999 under noise
         return right.manual(values)
 
     report = verify(replace(right, manual=manual), cases=2000)
     assert report.verdict == "differ"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_what_is_exact_stays_as_it_is(dtype: torch.dtype) -> None:
+    """So that a mistake at a threshold that is met exactly is none of rounding's."""
+    unit_roundoff = torch.finfo(dtype).eps / 2
+    x = torch.tensor([1.0, 0.1, 3.0, 2.0**-30 + 1], dtype=torch.float64)
+    with noise(unit_roundoff, 0):
+        found = x.numpy()
+        quarter, tripled, sums = (np.asarray(y) for y in (4 * found / 4, found * 3, found + 1))
+    assert (quarter[[0, 2]] == [1, 3]).all()
+    assert (quarter[3] == x[3].item()) == (dtype == torch.float64)
+    assert (tripled[[0, 2]] == [3, 9]).all()
+    assert tripled[1] != 0.1 * 3
+    assert (sums[[0, 2]] == [2, 4]).all()
+
+
+def test_a_mistake_at_a_threshold_is_seen() -> None:
+    def manual(values: Values) -> dict[str, Any]:
+        x, y = (values[name].numpy() for name in "xy")
+        ratio = y / x
+        slope = 1 / (x * x * (1 + ratio))  # which rounds
+        return {"y": np.where(ratio == 4, 1.00001, 1.0) * slope * x * (1 + ratio)}
+
+    def inputs(draw: Draw) -> Values:
+        x = draw.uniform(0.5, 2.0)
+        return {"x": x, "y": 4 * x if draw.stratum == "four" else draw.uniform(2.0, 7.0)}
+
+    twin = Twin(
+        "threshold", inputs, lambda v: {"loss": v["y"] / v["x"]}, manual, ("some", "four"), ()
+    )
+    assert verify(twin, cases=2000).verdict == "differ"

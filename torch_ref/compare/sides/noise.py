@@ -2,13 +2,15 @@
 
 Monte Carlo arithmetic (Parker 1997, section 3): each result of an operation that rounds is off by
 two unit roundoffs, up or down, so that float64 holds it even beside a power of two; a sum, or a
-product of matrices, by two of the sum of its terms' sizes. What comes out then scatters as rounding
+product of matrices, by two of the sum of its terms' sizes. What is exact stays as it is: a choice
+by it is none that rounding could turn. What comes out then scatters as rounding
 scatters it, however the formula loses digits.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +29,29 @@ _EXACT = {"positive", "negative", "absolute", "fabs", "sign", "signbit", "copysi
 # Functions that multiply or add up themselves, without a ufunc that could be told of.
 _PRODUCTS = {"dot", "vdot", "inner", "outer", "einsum", "correlate", "convolve", "trace"}
 
-Scatter = Callable[[Any, str], Any]  # sizes, and whether of "f" or "c", to random errors
-_scatter: ContextVar[Scatter | None] = ContextVar("_scatter", default=None)
+# What may be exact, so that a choice by it is none that rounding could turn.
+_ARITHMETIC = {"add", "subtract", "multiply", "divide"}
+_LONGER = np.finfo(np.longdouble).eps < np.finfo(np.float64).eps  # not on every machine
+
+
+@dataclass(frozen=True)
+class _Noise:
+    unit_roundoff: float
+    generator: np.random.Generator
+
+    def errors(self, sizes: Any, kind: str) -> Any:
+        """Random errors for numbers of these sizes, of the dtype kind "f" or "c"."""
+        ways = (-1.0, 1.0) if kind == "f" else (-1.0, 1.0, -1.0j, 1.0j)
+        finite = np.where(np.isfinite(sizes), sizes, 0.0)  # what is infinite is so exactly
+        return 2 * self.unit_roundoff * self.generator.choice(ways, np.shape(sizes)) * finite
+
+    def holds(self, numbers: Any) -> Any:
+        """Where the dtype under test has these numbers as they are, its range left aside."""
+        fraction, _ = np.frexp(numbers)
+        return np.mod(fraction / self.unit_roundoff, 1) == 0
+
+
+_noise: ContextVar[_Noise | None] = ContextVar("_noise", default=None)
 
 
 class Noisy(np.ndarray[Any, Any]):
@@ -46,9 +69,11 @@ class Noisy(np.ndarray[Any, Any]):
         args = tuple(map(_plain, inputs))
         if out is not None:
             kwargs["out"] = tuple(map(_plain, out))
+        exact = _exactly(ufunc, method, args)  # before `out` may overwrite them
         result = getattr(ufunc, method)(*args, **kwargs)
         if ufunc.__name__ not in _EXACT and not isinstance(result, tuple):
-            result = _off(result, _sizes(ufunc, method, args, kwargs, result), out)
+            sizes = _sizes(ufunc, method, args, kwargs, result)
+            result = _off(result, sizes if exact is None else sizes * _rounds(result, exact), out)
         return out[0] if out is not None and len(out) == 1 else _noisy(result)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
@@ -64,19 +89,12 @@ class Noisy(np.ndarray[Any, Any]):
 @contextmanager
 def noise(unit_roundoff: float, seed: int) -> Iterator[None]:
     """While it is on, NumPy's operations on tensors' numbers are off by so much at random."""
-    generator = np.random.default_rng(seed)
-
-    def scatter(sizes: Any, kind: str) -> Any:
-        ways = (-1.0, 1.0) if kind == "f" else (-1.0, 1.0, -1.0j, 1.0j)
-        finite = np.where(np.isfinite(sizes), sizes, 0.0)  # what is infinite is so exactly
-        return 2 * unit_roundoff * generator.choice(ways, np.shape(sizes)) * finite
-
-    token = _scatter.set(scatter)
+    token = _noise.set(_Noise(unit_roundoff, np.random.default_rng(seed)))
     try:
         with IntoNumPy(_noisy), np.errstate(all="ignore"):
             yield
     finally:
-        _scatter.reset(token)
+        _noise.reset(token)
 
 
 def scattered(hand: Callable[[], Values], expected: Values, unit_roundoff: float) -> Values:
@@ -102,12 +120,28 @@ def _sizes(ufunc: np.ufunc, method: str, args: Any, kwargs: Any, result: Any) ->
     return getattr(ufunc, method)(*map(_size, args), **others)
 
 
+def _exactly(ufunc: np.ufunc, method: Any, args: Any) -> Any:
+    """The result in more digits than float64 has, where it can be had and may be exact."""
+    real = all(np.asarray(arg).dtype.kind in "fiu" for arg in args)
+    if ufunc.__name__ not in _ARITHMETIC or method != "__call__" or not (_LONGER and real):
+        return None
+    return ufunc(*(np.asarray(arg, np.longdouble) for arg in args))
+
+
+def _rounds(result: Any, exact: Any) -> Any:
+    """Where a result is not what it is in more digits, or the dtype under test has to round it."""
+    noise = _noise.get()
+    if noise is None:
+        return True
+    return (np.asarray(result, np.longdouble) != exact) | ~noise.holds(result)
+
+
 def _off(result: Any, sizes: Any, out: Any = None) -> Any:
     """The result, or what it is written to, with random errors."""
-    scatter = _scatter.get()
-    if scatter is None or sizes is None or not _floating(result):
+    noise = _noise.get()
+    if noise is None or sizes is None or not _floating(result):
         return result
-    errors = scatter(sizes, result.dtype.kind)
+    errors = noise.errors(sizes, result.dtype.kind)
     if out is None:
         return result + errors
     result += errors
