@@ -36,6 +36,11 @@ def copy_of(value: Tensor, change: Callable[[Tensor], Tensor] = lambda base: bas
     return laid_out_as(value, change(_once(value, value)))
 
 
+def backwards(value: Tensor, factor: float) -> Tensor:
+    """Other numbers, laid out alike: these in the opposite order, times a factor."""
+    return copy_of(value, lambda base: factor * base.flip(tuple(range(base.ndim))))
+
+
 def copies_of(values: Values) -> Values:
     """The same for each."""
     return {name: copy_of(value) for name, value in values.items()}

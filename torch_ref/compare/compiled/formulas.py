@@ -181,12 +181,12 @@ def _judged(
     for one in (exact, narrow, by_hand):
         if one.unbounded or one.narrow:
             raise CannotCompileError("it has operations without a rule, or computes in two dtypes")
-    in_dtype = _sides(narrow)
+    in_float64, in_dtype = _sides(exact), _sides(narrow)
     well = {name: fits(side, arithmetic) for name, side in in_dtype.items()}
     if not isinstance(looks, _Usual):
         well = with_room(reference, two.wide, exact.values, arithmetic, looks=looks)
-    well = {name: well[name] & fits(side, arithmetic) for name, side in _sides(exact).items()}
-    sides = Sides(two.answer, _sides(by_hand), _sides(exact), in_dtype, well, narrow.kinks)
+    well = {name: well[name] & fits(side, arithmetic) for name, side in in_float64.items()}
+    sides = Sides(two.answer, _sides(by_hand), in_float64, in_dtype, well, narrow.kinks)
     found = held_together(sides, recorder.dtype)
     pooled = (summands(one.scaled, one.moved, batched=True) for one in found.values())
     sums = [_by_case(term) for terms in pooled for term in terms]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch_ref.compare.functions.through_autograd import floating, gradients, leaves_of
 from torch_ref.compare.identical import near
-from torch_ref.compare.layout import copies_of, copy_of
+from torch_ref.compare.layout import backwards, copies_of, copy_of
 from torch_ref.compare.twin import Values
 
 
@@ -102,9 +102,7 @@ class _Call:
     def _with_other_numbers(self) -> "_Call":
         """The same numbers backwards, and a bit smaller: most functions take them."""
         others = {
-            name: copy_of(value, lambda v: 0.75 * v.flip(tuple(range(v.ndim))))
-            if value.is_floating_point()
-            else value
+            name: backwards(value, 0.75) if value.is_floating_point() else value
             for name, value in self.arguments.items()
         }
         return _Call(self.apply, others, self.upstream)

@@ -31,8 +31,8 @@ class Where:
     own: of each mistake. shared: of all of them, where there are several; those are not in `own`.
     """
 
-    own: tuple[str, ...] = ()
-    shared: str = ""
+    own: tuple[str, ...]
+    shared: str
 
 
 def lines_of_mistakes(
@@ -52,7 +52,7 @@ def lines_of_mistakes(
         right = [name for name in others if name in before or name not in wrong]
         # what is right by chance, as a sum in which a mistake cancels, leaves nothing
         own = slices.only_in(mistake, right)
-        found.append(own if listed(slices.lines_of(own)) else slices.only_in(mistake, before))
+        found.append(own if any(slices.lines_of(own)) else slices.only_in(mistake, before))
     shared = reduce(and_, found) if len(found) > 1 else 0
     told = [listed(slices.lines_of(bits)) for bits in (*(own & ~shared for own in found), shared)]
     return Where(tuple(told[:-1]), told[-1])

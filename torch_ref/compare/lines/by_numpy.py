@@ -11,7 +11,7 @@ import torch
 
 from torch_ref.compare.layout import copies_of
 from torch_ref.compare.lines.slices import Slices, union
-from torch_ref.compare.sides.into_numpy import IntoNumPy
+from torch_ref.compare.sides.into_numpy import IntoNumPy, Seen, plain_operands
 from torch_ref.compare.strangers import Line, line_outside
 from torch_ref.compare.twin import Twin, Values
 
@@ -77,7 +77,7 @@ class _Made:
         self._of[_memory(target)] = self.of(target) | self.of(operands) | own
 
 
-class _Followed(np.ndarray[Any, Any]):
+class _Followed(Seen):
     """An array whose operations are noted."""
 
     made: _Made
@@ -89,15 +89,10 @@ class _Followed(np.ndarray[Any, Any]):
         super().__setitem__(key, value)
         self.made.note(self, (key, value))
 
-    def dot(self, other: Any, out: Any = None) -> Any:
-        return np.dot(self, other, out=out)
-
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: Any, *inputs: Any, out: Any = None, **kwargs: Any
     ) -> Any:
-        args = tuple(map(_plain, inputs))
-        if out is not None:
-            kwargs["out"] = tuple(map(_plain, out))
+        args, kwargs = plain_operands(inputs, out, kwargs)
         result = getattr(ufunc, method)(*args, **kwargs)
         for target in out or inputs[: method == "at"]:
             self.made.note(target, inputs)
@@ -121,7 +116,3 @@ def _memory(value: Any) -> int:
         value = value.base
     address: int = value.__array_interface__["data"][0]
     return address
-
-
-def _plain(value: Any) -> Any:
-    return value.view(np.ndarray) if isinstance(value, _Followed) else value

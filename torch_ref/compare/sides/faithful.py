@@ -1,11 +1,9 @@
 """Whether a recorded graph does what it was recorded from: it is tried on other numbers."""
 
-from functools import partial
-
 from torch import Tensor
 
 from torch_ref.compare.cases import Batch
-from torch_ref.compare.layout import copy_of
+from torch_ref.compare.layout import backwards
 from torch_ref.compare.rounding import Walked
 from torch_ref.compare.twin import Values
 
@@ -19,15 +17,11 @@ def other_numbers(batch: Batch, wide: Values) -> Values:
     if batch.batched:
         return {name: value.flip(0) for name, value in wide.items()}
     return {
-        name: copy_of(value, partial(_backwards, 0.875 - 0.125 * place / len(wide)))
+        name: backwards(value, 0.875 - 0.125 * place / len(wide))
         if value.is_floating_point()
         else value
         for place, (name, value) in enumerate(wide.items())
     }
-
-
-def _backwards(factor: float, numbers: Tensor) -> Tensor:
-    return factor * numbers.flip(tuple(range(numbers.ndim)))
 
 
 def faithful(walked: Walked, expected: Values) -> bool:

@@ -3,8 +3,8 @@
 Monte Carlo arithmetic (Parker 1997, section 3): each result of an operation that rounds is off by
 two unit roundoffs, up or down, so that float64 holds it even beside a power of two; a sum, or a
 product of matrices, by two of the sum of its terms' sizes. What is exact stays as it is: a choice
-by it is none that rounding could turn. What comes out then scatters as rounding
-scatters it, however the formula loses digits.
+by it is none that rounding could turn. What comes out then scatters as rounding scatters it,
+however the formula loses digits.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from torch_ref.compare.sides.into_numpy import IntoNumPy
+from torch_ref.compare.sides.into_numpy import IntoNumPy, Seen, plain, plain_operands
 from torch_ref.compare.twin import Values
 
 RUNS = 8
@@ -54,21 +54,16 @@ class _Noise:
 _noise: ContextVar[_Noise | None] = ContextVar("_noise", default=None)
 
 
-class Noisy(np.ndarray[Any, Any]):
+class Noisy(Seen):
     """An array whose operations are off at random, as its results' are, within `noise`."""
 
     def __getitem__(self, key: Any) -> Any:
         return _noisy(super().__getitem__(key))
 
-    def dot(self, other: Any, out: Any = None) -> Any:
-        return np.dot(self, other, out=out)
-
     def __array_ufunc__(
         self, ufunc: np.ufunc, method: Any, *inputs: Any, out: Any = None, **kwargs: Any
     ) -> Any:
-        args = tuple(map(_plain, inputs))
-        if out is not None:
-            kwargs["out"] = tuple(map(_plain, out))
+        args, kwargs = plain_operands(inputs, out, kwargs)
         exact = _exactly(ufunc, method, args)  # before `out` may overwrite them
         result = getattr(ufunc, method)(*args, **kwargs)
         if ufunc.__name__ not in _EXACT and not isinstance(result, tuple):
@@ -78,12 +73,12 @@ class Noisy(np.ndarray[Any, Any]):
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func.__module__ in ("numpy.linalg", "numpy.fft"):  # stable: as if arguments were off
-            args = tuple(_off(_plain(arg), _largest(arg)) for arg in args)
+            args = tuple(_off(plain(arg), _largest(arg)) for arg in args)
         result = super().__array_function__(func, types, args, kwargs)
         if func.__name__ not in _PRODUCTS:
             return result
         sizes = func(*map(_size, args), **{key: kwargs[key] for key in kwargs.keys() - {"out"}})
-        return _noisy(_off(_plain(result), sizes, kwargs.get("out")))
+        return _noisy(_off(plain(result), sizes, kwargs.get("out")))
 
 
 @contextmanager
@@ -157,12 +152,8 @@ def _noisy(value: Any) -> Any:
     return np.asarray(value).view(Noisy) if _floating(value) else value
 
 
-def _plain(value: Any) -> Any:
-    return value.view(np.ndarray) if isinstance(value, Noisy) else value
-
-
 def _size(value: Any) -> Any:
-    return np.abs(_plain(value)) if _floating(value) else value
+    return np.abs(plain(value)) if _floating(value) else value
 
 
 def _largest(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Both sides run, recorded and bounded, batch after batch, and what there is to say about them."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -98,15 +97,15 @@ class Recorder:
         exact, in_dtype = self.reference.walked(batch, wide, found.known, names)
         self._say_narrow("The reference", exact)
         given = {name: value.double() for name, value in found.answer.items()}
-        narrow = _sides(in_dtype)
+        reference, narrow = _sides(exact), _sides(in_dtype)
         arithmetic = Arithmetic.of(self.dtype)
         well = {name: fits(side, arithmetic) for name, side in narrow.items()}
         if not all(bool(value.isfinite().all()) for value in given.values()):
             graph = self.reference.graph(names, wide)
             well = with_room(graph, wide, exact.values, arithmetic)
-        well = {name: well[name] & fits(side, arithmetic) for name, side in _sides(exact).items()}
+        well = {name: well[name] & fits(side, arithmetic) for name, side in reference.items()}
         by_hand = self._by_hand(batch, found, given, exact, in_dtype)
-        return Sides(given, by_hand, _sides(exact), narrow, well, in_dtype.kinks)
+        return Sides(given, by_hand, reference, narrow, well, in_dtype.kinks)
 
     def _by_hand(
         self, batch: Batch, found: Answers, given: Values, exact: Walked, in_dtype: Walked
@@ -129,8 +128,10 @@ class Recorder:
         return {name: Side(value, bounds[name]) for name, value in given.items()}
 
     def _by_noise(self, wide: Values, expected: Values, granted: Values) -> Values:
-        hand = partial(gradients_by_hand, self.twin, names=tuple(granted))
-        bounds = by_noise(lambda: hand(copies_of(wide)), expected, granted, self.dtype)
+        def hand() -> Values:
+            return gradients_by_hand(self.twin, copies_of(wide), tuple(granted))
+
+        bounds = by_noise(hand, expected, granted, self.dtype)
         if bounds is None:
             return granted
         self.said.note(
